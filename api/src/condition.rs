@@ -1,0 +1,1 @@
+//! Conditions: reading and setting the `conditions` of a status.

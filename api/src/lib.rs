@@ -1,0 +1,28 @@
+//! The vocabulary that everybody shares: the Kubernetes types under short paths, Slipway's own kinds, and the pure
+//! rules that go with them (quantities, selectors, tolerations, conditions, owners).
+//!
+//! No I/O, no tokio, no client.
+
+pub mod condition;
+pub mod owner;
+pub mod pod;
+pub mod quantity;
+pub mod selector;
+pub mod slipway;
+pub mod toleration;
+
+pub use k8s_openapi::api::apps::v1 as apps;
+pub use k8s_openapi::api::authentication::v1 as authentication;
+pub use k8s_openapi::api::authorization::v1 as authorization;
+pub use k8s_openapi::api::autoscaling::v1 as autoscaling;
+pub use k8s_openapi::api::batch::v1 as batch;
+pub use k8s_openapi::api::certificates::v1 as certificates;
+pub use k8s_openapi::api::coordination::v1 as coordination;
+pub use k8s_openapi::api::core::v1 as core;
+pub use k8s_openapi::api::discovery::v1 as discovery;
+pub use k8s_openapi::api::events::v1 as events;
+pub use k8s_openapi::api::policy::v1 as policy;
+pub use k8s_openapi::api::scheduling::v1 as scheduling;
+pub use k8s_openapi::apimachinery::pkg::apis::meta::v1 as meta;
+pub use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
+pub use k8s_openapi::{ByteString, jiff};

@@ -1,0 +1,1 @@
+//! Owner references: who controls an object.

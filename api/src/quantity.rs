@@ -1,0 +1,1 @@
+//! Quantities (`100m`, `1.5Gi`): parsing, comparing and printing them as Kubernetes does.

@@ -1,0 +1,1 @@
+//! Label selectors, as strings (`app=web,tier in (a,b)`) and as `LabelSelector` objects.

@@ -1,0 +1,335 @@
+//! `Kind`: what a kind says of itself, and `Strategy`, the same with the type erased, so that the verbs are compiled
+//! once and not once a kind.
+//!
+//! Objects are `serde_json::Value`s all the way: a typed view (`k8s-openapi`) is made of them for validation and
+//! printing only, and never written back, for it would fill in and drop fields.
+
+use crate::http::error::Invalid;
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
+
+/// The names of a resource and what can be done with it.
+#[derive(Debug, Clone, Copy)]
+pub struct Names {
+    /// Empty for the core group.
+    pub group: &'static str,
+    pub version: &'static str,
+    pub kind: &'static str,
+    pub plural: &'static str,
+    pub singular: &'static str,
+    pub short: &'static [&'static str],
+    /// As `all`.
+    pub categories: &'static [&'static str],
+    pub namespaced: bool,
+    /// Whether there is a `status` subresource.
+    pub status: bool,
+    /// Whether there is a `scale` subresource (see `subresources::scale`).
+    pub scale: bool,
+    /// How a generated or given name must look.
+    pub name_rule: NameRule,
+    /// Another group whose objects these are as well: events live in "" and in `events.k8s.io`. The objects are stored
+    /// under this (group, plural); `None`: under their own.
+    pub stored_as: Option<(&'static str, &'static str)>,
+}
+
+impl Names {
+    /// What most kinds are: namespaced, without subresources, named by a DNS subdomain.
+    pub const fn namespaced(
+        group: &'static str,
+        version: &'static str,
+        kind: &'static str,
+        plural: &'static str,
+        singular: &'static str,
+    ) -> Self {
+        Names {
+            group,
+            version,
+            kind,
+            plural,
+            singular,
+            short: &[],
+            categories: &[],
+            namespaced: true,
+            status: false,
+            scale: false,
+            name_rule: NameRule::Subdomain,
+            stored_as: None,
+        }
+    }
+
+    pub fn api_version(&self) -> String {
+        if self.group.is_empty() { self.version.to_owned() } else { format!("{}/{}", self.group, self.version) }
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NameRule {
+    /// RFC 1123 subdomain, at most 253.
+    Subdomain,
+    /// RFC 1123 label, at most 63.
+    Label,
+    /// RFC 1035 label (Services before 1.34).
+    Label1035,
+    /// Anything that can stand in a path (RBAC kinds, for instance).
+    PathSegment,
+}
+
+/// A column of `kubectl get`.
+#[derive(Debug, Clone, Copy)]
+pub struct Column {
+    /// As `Ready`; the first column, `Name` of format `name`, is listed too.
+    pub name: &'static str,
+    /// `string`, `integer`, `date`, …
+    pub type_: &'static str,
+    pub format: &'static str,
+    pub description: &'static str,
+    /// 0 is always shown, 1 with `-o wide`.
+    pub priority: i32,
+}
+
+impl Column {
+    pub const NAME: Column = Column {
+        name: "Name",
+        type_: "string",
+        format: "name",
+        priority: 0,
+        description: "Name must be unique within a namespace.",
+    };
+    pub const AGE: Column =
+        Column { name: "Age", type_: "string", format: "", priority: 0, description: "Time since the object was created." };
+
+    pub const fn text(name: &'static str, description: &'static str) -> Self {
+        Column { name, type_: "string", format: "", description, priority: 0 }
+    }
+    pub const fn integer(name: &'static str, description: &'static str) -> Self {
+        Column { name, type_: "integer", format: "", description, priority: 0 }
+    }
+    pub const fn wide(mut self) -> Self {
+        self.priority = 1;
+        self
+    }
+}
+
+/// The hooks of one kind. Implemented on the k8s-openapi type itself, in the kind's own file under `resources/`.
+pub trait Kind: DeserializeOwned + schemars::JsonSchema + Send + Sync + 'static {
+    const NAMES: Names;
+
+    /// Fills in what the user may leave out. Idempotent.
+    fn fill_defaults(_object: &mut Value) {}
+    /// Drops or sets what a user may not say on create.
+    fn prepare_create(object: &mut Value) {
+        if Self::NAMES.status {
+            remove(object, "status");
+            object["metadata"]["generation"] = json!(1);
+        }
+    }
+    /// Carries over what an ordinary update may not change.
+    fn prepare_update(object: &mut Value, old: &Value) {
+        if Self::NAMES.status {
+            keep(object, old, "status");
+            bump_generation(object, old);
+        }
+    }
+    /// An update of `status` changes the status only (and, as in Kubernetes, some metadata).
+    fn prepare_status_update(object: &mut Value, old: &Value) {
+        keep_all_but_status(object, old);
+    }
+    fn validate(&self) -> Vec<Invalid> {
+        vec![]
+    }
+    fn validate_update(&self, _old: &Self) -> Vec<Invalid> {
+        vec![]
+    }
+    fn validate_status_update(&self, _old: &Self) -> Vec<Invalid> {
+        vec![]
+    }
+    /// The printer columns, `Name` first.
+    fn columns() -> Vec<Column> {
+        vec![Column::NAME, Column::AGE]
+    }
+    /// One cell a column. `now` is for ages.
+    fn row(&self, object: &Value, now: jiff::Timestamp) -> Vec<Value>;
+    /// The field selectors beyond `metadata.name` and `metadata.namespace`, with this object's values.
+    fn selectable_fields(_object: &Value) -> Vec<(&'static str, String)> {
+        vec![]
+    }
+    /// The names that `selectable_fields` may answer; another name in a field selector is a 400.
+    const SELECTABLE: &'static [&'static str] = &[];
+    /// Seconds between the request for deletion and the deletion, where the kind is deleted gracefully (pods).
+    /// `None`: deleted at once. `asked` is the request's `gracePeriodSeconds`.
+    fn grace_seconds(_object: &Value, _asked: Option<i64>) -> Option<i64> {
+        None
+    }
+}
+
+/// `Kind` with the type erased. CRDs will be the second implementation, driven by their schema.
+pub trait Strategy: Send + Sync {
+    fn names(&self) -> &Names;
+    fn fill_defaults(&self, object: &mut Value);
+    fn prepare_create(&self, object: &mut Value);
+    fn prepare_update(&self, object: &mut Value, old: &Value);
+    fn prepare_status_update(&self, object: &mut Value, old: &Value);
+    /// All errors of the kind itself; `ObjectMeta` is validated by the verbs.
+    fn validate(&self, object: &Value) -> Vec<Invalid>;
+    fn validate_update(&self, object: &Value, old: &Value) -> Vec<Invalid>;
+    fn validate_status_update(&self, object: &Value, old: &Value) -> Vec<Invalid>;
+    fn columns(&self) -> Vec<Column>;
+    fn row(&self, object: &Value, now: jiff::Timestamp) -> Vec<Value>;
+    fn selectable_fields(&self, object: &Value) -> Vec<(&'static str, String)>;
+    fn selectable(&self) -> &'static [&'static str];
+    fn grace_seconds(&self, object: &Value, asked: Option<i64>) -> Option<i64>;
+    /// The name of the type in the schema, as `io.k8s.api.core.v1.Pod`; `crate::openapi` looks it up.
+    fn schema_name(&self) -> String;
+}
+
+/// The strategy of a built-in kind.
+pub struct Builtin<K>(std::marker::PhantomData<fn() -> K>);
+
+impl<K: Kind> Builtin<K> {
+    pub const fn new() -> Self {
+        Builtin(std::marker::PhantomData)
+    }
+}
+
+impl<K: Kind> Default for Builtin<K> {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// The typed view. Decoding has checked the types before, so that a failure here names no field: it is one error on
+/// the whole object.
+fn view<K: Kind>(object: &Value) -> Result<K, Vec<Invalid>> {
+    K::deserialize(object).map_err(|error| vec![Invalid::value("", &Value::Null, &error.to_string())])
+}
+
+impl<K: Kind> Strategy for Builtin<K> {
+    fn names(&self) -> &Names {
+        &K::NAMES
+    }
+    fn fill_defaults(&self, object: &mut Value) {
+        K::fill_defaults(object);
+    }
+    fn prepare_create(&self, object: &mut Value) {
+        K::prepare_create(object);
+    }
+    fn prepare_update(&self, object: &mut Value, old: &Value) {
+        K::prepare_update(object, old);
+    }
+    fn prepare_status_update(&self, object: &mut Value, old: &Value) {
+        K::prepare_status_update(object, old);
+    }
+    fn validate(&self, object: &Value) -> Vec<Invalid> {
+        view::<K>(object).map_or_else(|errors| errors, |typed| typed.validate())
+    }
+    fn validate_update(&self, object: &Value, old: &Value) -> Vec<Invalid> {
+        match (view::<K>(object), view::<K>(old)) {
+            (Ok(new), Ok(old)) => new.validate_update(&old),
+            (Err(errors), _) | (_, Err(errors)) => errors,
+        }
+    }
+    fn validate_status_update(&self, object: &Value, old: &Value) -> Vec<Invalid> {
+        match (view::<K>(object), view::<K>(old)) {
+            (Ok(new), Ok(old)) => new.validate_status_update(&old),
+            (Err(errors), _) | (_, Err(errors)) => errors,
+        }
+    }
+    fn columns(&self) -> Vec<Column> {
+        K::columns()
+    }
+    fn row(&self, object: &Value, now: jiff::Timestamp) -> Vec<Value> {
+        match view::<K>(object) {
+            Ok(typed) => typed.row(object, now),
+            Err(_) => vec![object["metadata"]["name"].clone()],
+        }
+    }
+    fn selectable_fields(&self, object: &Value) -> Vec<(&'static str, String)> {
+        K::selectable_fields(object)
+    }
+    fn selectable(&self) -> &'static [&'static str] {
+        K::SELECTABLE
+    }
+    fn grace_seconds(&self, object: &Value, asked: Option<i64>) -> Option<i64> {
+        K::grace_seconds(object, asked)
+    }
+    fn schema_name(&self) -> String {
+        K::schema_name().into_owned()
+    }
+}
+
+// === what the hooks share ===
+
+pub fn remove(object: &mut Value, field: &str) {
+    if let Some(map) = object.as_object_mut() {
+        map.remove(field);
+    }
+}
+
+/// Makes `field` what it was in `old`, absent if it was absent.
+pub fn keep(object: &mut Value, old: &Value, field: &str) {
+    match old.get(field) {
+        Some(value) => object[field] = value.clone(),
+        None => remove(object, field),
+    }
+}
+
+/// The generation rises when anything but metadata and status changes.
+pub fn bump_generation(object: &mut Value, old: &Value) {
+    let generation = old["metadata"]["generation"].as_i64().unwrap_or(1);
+    let rest = |value: &Value| {
+        let mut map = value.as_object().cloned().unwrap_or_default();
+        for field in ["metadata", "status", "apiVersion", "kind"] {
+            map.remove(field);
+        }
+        map
+    };
+    let changed = rest(object) != rest(old);
+    object["metadata"]["generation"] = json!(if changed { generation + 1 } else { generation });
+}
+
+/// What a write to the `status` subresource leaves of the new object: its status, and the metadata of the old.
+pub fn keep_all_but_status(object: &mut Value, old: &Value) {
+    let status = object.get("status").cloned();
+    let resource_version = object["metadata"].get("resourceVersion").cloned();
+    *object = old.clone();
+    match status {
+        Some(status) => object["status"] = status,
+        None => remove(object, "status"),
+    }
+    if let Some(version) = resource_version {
+        object["metadata"]["resourceVersion"] = version;
+    }
+}
+
+/// The `Age` cell: how long ago the object was created, as kubectl words it (`5m`, `3d4h`).
+pub fn age(object: &Value, now: jiff::Timestamp) -> Value {
+    let created = object["metadata"]["creationTimestamp"].as_str().and_then(|text| text.parse::<jiff::Timestamp>().ok());
+    match created {
+        Some(created) => json!(human_duration(now.as_second() - created.as_second())),
+        None => json!("<unknown>"),
+    }
+}
+
+/// Seconds as `duration.HumanDuration` of apimachinery prints them: two units at most, coarser with size.
+pub fn human_duration(seconds: i64) -> String {
+    const MINUTE: i64 = 60;
+    const HOUR: i64 = 60 * MINUTE;
+    const DAY: i64 = 24 * HOUR;
+    const YEAR: i64 = 365 * DAY;
+    let two = |big: i64, big_unit: &str, small: i64, small_unit: &str| {
+        if small == 0 { format!("{big}{big_unit}") } else { format!("{big}{big_unit}{small}{small_unit}") }
+    };
+    match seconds {
+        s if s < -1 => "<invalid>".into(),
+        s if s < 0 => "0s".into(),
+        s if s < 2 * MINUTE => format!("{s}s"),
+        s if s < 10 * MINUTE => two(s / MINUTE, "m", s % MINUTE, "s"),
+        s if s < 3 * HOUR => format!("{}m", s / MINUTE),
+        s if s < 8 * HOUR => two(s / HOUR, "h", s % HOUR / MINUTE, "m"),
+        s if s < 2 * DAY => format!("{}h", s / HOUR),
+        s if s < 8 * DAY => two(s / DAY, "d", s % DAY / HOUR, "h"),
+        s if s < 2 * YEAR => format!("{}d", s / DAY),
+        s if s < 8 * YEAR => two(s / YEAR, "y", s % YEAR / DAY, "d"),
+        s => format!("{}y", s / YEAR),
+    }
+}

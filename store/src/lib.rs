@@ -1,0 +1,140 @@
+//! Revisioned objects on Postgres: keys and bytes, no kinds and no HTTP.
+//!
+//! Every acknowledged write has a revision; revisions are dense and in commit order. [`Store`] is what Postgres and
+//! the in-memory twin both implement and what `contract` checks of both. [`cache::Cache`] is the watch cache that the
+//! API server reads from.
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures::stream::BoxStream;
+use std::sync::Arc;
+
+pub mod cache;
+pub mod contract;
+pub mod memory;
+pub mod postgres;
+
+/// The number of a commit. 0 is before the first write.
+pub type Revision = i64;
+
+/// A live object as stored.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Record {
+    pub key: Arc<str>,
+    pub value: Bytes,
+    /// The revision at which this key was last created.
+    pub create_revision: Revision,
+    pub mod_revision: Revision,
+    /// How many times the key was written since it was created, beginning at 1.
+    pub version: i64,
+}
+
+/// What a write expects to find.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Expect {
+    /// Nothing is expected: the write always happens (a delete of an absent key is `NotFound`).
+    Any,
+    /// The key must not exist, else `Exists`.
+    Absent,
+    /// The key must exist with this `mod_revision`, else `Conflict` or `NotFound`.
+    Revision(Revision),
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Change {
+    Put(Bytes),
+    Delete,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Write {
+    pub key: Arc<str>,
+    pub expect: Expect,
+    pub change: Change,
+}
+
+/// One change, as the log has it. Changes are seen in the order of their revisions, each exactly once.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Event {
+    pub revision: Revision,
+    pub key: Arc<str>,
+    /// The new value; `None` if the key was deleted.
+    pub value: Option<Bytes>,
+    pub create_revision: Revision,
+    /// The `mod_revision` that this change replaced; 0 if the key did not exist.
+    pub previous_revision: Revision,
+    pub version: i64,
+}
+
+/// Events that were committed by `revision`, in order; `events` may be empty (progress only).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Batch {
+    pub events: Vec<Event>,
+    /// Everything up to and including this revision has now been delivered.
+    pub revision: Revision,
+}
+
+/// Keys from `start` (inclusive) to `end` (exclusive).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Range {
+    pub start: String,
+    pub end: String,
+    /// `None`: the newest revision.
+    pub at: Option<Revision>,
+    /// 0: no limit.
+    pub limit: usize,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Page {
+    pub records: Vec<Record>,
+    /// The revision at which the range was read.
+    pub revision: Revision,
+    pub more: bool,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("the key does not exist")]
+    NotFound,
+    #[error("the key exists already")]
+    Exists,
+    /// The key is at another revision than the write expected.
+    #[error("the key is at revision {current}")]
+    Conflict { current: Revision },
+    /// The revision asked for is forgotten; `oldest` is the oldest that can still be read.
+    #[error("the required revision has been compacted: the oldest is {oldest}")]
+    Compacted { oldest: Revision },
+    /// The revision asked for has not been written yet.
+    #[error("the revision is in the future: the newest is {newest}")]
+    Future { newest: Revision },
+    #[error("the value has {bytes} bytes, the limit is {limit}")]
+    TooLarge { bytes: usize, limit: usize },
+    /// A reader that is too slow was cut off, or the store lost its continuity (a failover): begin again with a list.
+    #[error("the watch was cut off: {0}")]
+    CutOff(&'static str),
+    #[error("the store did not answer in time")]
+    Timeout,
+    #[error("the store is closed")]
+    Closed,
+    #[error("the store's database failed")]
+    Backend(#[source] Arc<dyn std::error::Error + Send + Sync>),
+}
+
+/// A store of revisioned objects. Implementations are linearizable: once `write` has answered, every later read and
+/// every watch, of any replica, sees the write.
+#[async_trait]
+pub trait Store: Send + Sync + 'static {
+    /// Writes if `expect` holds, and answers with the new revision once the write is durable.
+    async fn write(&self, write: Write) -> Result<Revision, Error>;
+    async fn get(&self, key: &str, at: Option<Revision>) -> Result<Option<Record>, Error>;
+    async fn range(&self, range: Range) -> Result<Page, Error>;
+    /// The newest committed revision; a read that waits for it is consistent. Concurrent callers share one question.
+    async fn revision(&self) -> Result<Revision, Error>;
+    /// Every change after `after`, in order, without gap or repetition, for as long as the stream is read.
+    async fn watch(&self, after: Revision) -> Result<BoxStream<'static, Result<Batch, Error>>, Error>;
+    /// Forgets history up to and including `revision` (live values stay).
+    async fn compact(&self, revision: Revision) -> Result<(), Error>;
+    /// The oldest revision that can still be watched from or read at.
+    async fn oldest(&self) -> Result<Revision, Error>;
+}

@@ -4,6 +4,7 @@
 //! No I/O, no tokio, no client.
 
 pub mod condition;
+pub mod name;
 pub mod owner;
 pub mod pod;
 pub mod quantity;

@@ -2,4 +2,5 @@
 
 pub mod http;
 pub mod kind;
+pub mod patch;
 pub mod resources;

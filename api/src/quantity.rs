@@ -10,6 +10,8 @@ use std::ops::{Add, AddAssign, Neg, Sub, SubAssign};
 use std::str::FromStr;
 
 const NANOS: i128 = 1_000_000_000;
+/// What larger amounts are capped at.
+const MAX: i128 = 170_000_000_000_000_000_000 * 1_000_000_000_000_000_000;
 /// A quantity with a binary suffix is capped at 2^63-1, as Kubernetes does.
 const BINARY_MAX: i128 = i64::MAX as i128 * NANOS;
 
@@ -182,7 +184,7 @@ fn amount(whole: &str, fraction: &str, scale: Scale) -> i128 {
         Scale::Ten(exponent) => (1, exponent),
         Scale::Two(exponent) => (1i128 << exponent, 0),
     };
-    let Some(mut nanos) = mantissa.checked_mul(factor) else { return i128::MAX };
+    let Some(mut nanos) = mantissa.checked_mul(factor) else { return MAX };
     let shift = exponent + 9 + dropped - fraction.len() as i32;
     if nanos == 0 {
         return i128::from(lost);
@@ -190,7 +192,7 @@ fn amount(whole: &str, fraction: &str, scale: Scale) -> i128 {
     for _ in 0..shift.max(0) {
         match nanos.checked_mul(10) {
             Some(next) => nanos = next,
-            None => return i128::MAX,
+            None => return MAX,
         }
     }
     for _ in 0..(-shift).max(0) {
@@ -200,7 +202,7 @@ fn amount(whole: &str, fraction: &str, scale: Scale) -> i128 {
             break;
         }
     }
-    nanos.saturating_add(i128::from(lost))
+    nanos.saturating_add(i128::from(lost)).min(MAX)
 }
 
 fn divide_up(amount: i128, by: i128) -> i128 {
@@ -247,7 +249,7 @@ impl fmt::Display for Quantity {
             }
             return write!(f, "{mantissa}{}", SUFFIXES[step]);
         }
-        let (mut mantissa, mut exponent) = (self.nanos, -9);
+        let (mut mantissa, mut exponent) = (self.nanos, -9i32);
         while mantissa % 1000 == 0 && exponent < 18 {
             mantissa /= 1000;
             exponent += 3;
@@ -257,7 +259,7 @@ impl fmt::Display for Quantity {
             (Format::Exponent, _) => write!(f, "{mantissa}e{exponent}"),
             _ => {
                 const SUFFIXES: [&str; 10] = ["n", "u", "m", "", "k", "M", "G", "T", "P", "E"];
-                write!(f, "{mantissa}{}", SUFFIXES[(exponent as usize + 9).min(27) / 3])
+                write!(f, "{mantissa}{}", SUFFIXES[(exponent + 9) as usize / 3])
             }
         }
     }

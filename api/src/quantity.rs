@@ -433,7 +433,10 @@ mod tests {
             if once.nanos.abs() < BINARY_MAX && (once.format != Format::Binary || once.nanos % NANOS == 0) {
                 prop_assert_eq!(once, twice);
             }
-            prop_assert_eq!(once.to_string(), twice.to_string());
+            // Bytes that are no whole Ki are printed without suffix, and then read as decimal.
+            if once.format == twice.format {
+                prop_assert_eq!(once.to_string(), twice.to_string());
+            }
         }
 
         #[test]

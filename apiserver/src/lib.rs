@@ -4,3 +4,4 @@ pub mod http;
 pub mod kind;
 pub mod patch;
 pub mod resources;
+pub mod table;

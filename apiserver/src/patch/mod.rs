@@ -1,4 +1,5 @@
-//! The three ways to say a change to a JSON document. Pure: a document and a patch in, a document out.
+//! Patches: how a change is written down, and what it makes of an object. Pure: a document and a patch in, a document
+//! out.
 
 pub mod json;
 pub mod merge;
@@ -6,7 +7,48 @@ pub mod strategic;
 
 use crate::http::error::Status;
 use http::StatusCode;
-use serde_json::json;
+use serde_json::{Value, json};
+
+/// A parsed patch.
+#[derive(Debug, Clone)]
+pub enum Patch {
+    Json(Value),
+    Merge(Value),
+    Strategic(Value),
+}
+
+impl Patch {
+    /// By the Content-Type; 415 for one that is not served.
+    pub fn parse(content_type: &str, body: &[u8]) -> Result<Patch, Status> {
+        let kind = match content_type.split(';').next().unwrap_or_default().trim() {
+            "application/json-patch+json" => Patch::Json,
+            "application/merge-patch+json" => Patch::Merge,
+            "application/strategic-merge-patch+json" => Patch::Strategic,
+            "application/apply-patch+yaml" => return Err(unsupported("server-side apply is not served yet")),
+            _ => return Err(unsupported("the body of the request was in an unknown format")),
+        };
+        let patch =
+            serde_json::from_slice(body).map_err(|error| Status::bad_request(format!("error decoding patch: {error}")))?;
+        Ok(kind(patch))
+    }
+
+    /// What the patch makes of `current`. Called once an attempt of the update.
+    pub fn apply(&self, schema: Option<&dyn strategic::PatchSchema>, current: &Value) -> Result<Value, Error> {
+        let mut patched = current.clone();
+        match self {
+            Patch::Json(patch) => json::apply(&mut patched, patch)?,
+            Patch::Merge(patch) => merge::apply(&mut patched, patch)?,
+            Patch::Strategic(patch) => strategic::apply(&mut patched, patch, schema)?,
+        }
+        Ok(patched)
+    }
+}
+
+fn unsupported(why: &str) -> Status {
+    let served = "application/json-patch+json, application/merge-patch+json, application/strategic-merge-patch+json";
+    let message = format!("{why} - accepted media types include: {served}");
+    Status::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "UnsupportedMediaType", message)
+}
 
 /// Why a patch could not be applied.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -34,5 +76,21 @@ impl From<Error> for Status {
             )
             .with_details(json!({"causes": [{"message": why}]})),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_content_type_says_how_the_patch_is_read() {
+        let code = |content_type, body: &str| Patch::parse(content_type, body.as_bytes()).map_err(|status| status.code.as_u16());
+        assert!(matches!(code("application/merge-patch+json; charset=utf-8", "{}"), Ok(Patch::Merge(_))));
+        assert!(matches!(code("application/strategic-merge-patch+json", "{}"), Ok(Patch::Strategic(_))));
+        assert!(matches!(code("application/json-patch+json", "[]"), Ok(Patch::Json(_))));
+        assert!(matches!(code("application/apply-patch+yaml", "{}"), Err(415)));
+        assert!(matches!(code("application/json", "{}"), Err(415)));
+        assert!(matches!(code("application/merge-patch+json", "{"), Err(400)));
     }
 }

@@ -1,1 +1,114 @@
-//! placeholder
+//! The controllers: each compares what is asked for with what there is, and plans the steps between the two.
+//!
+//! A controller is a pure `plan` over the shared caches ([`caches`]); [`apply`] alone writes, and [`run`] decides what is
+//! planned when. See `docs/adding-a-controller.md`.
+
+pub mod apply;
+pub mod cache;
+pub mod caches;
+pub mod plan;
+pub mod queue;
+pub mod recorder;
+pub mod reflect;
+pub mod resource;
+pub mod run;
+
+mod claim;
+mod deployment;
+mod endpoint_slice;
+mod endpoints;
+mod node_ipam;
+mod pods;
+mod replica_set;
+mod root_ca;
+mod service_account;
+mod service_ports;
+
+#[cfg(test)]
+mod testing;
+
+use std::sync::Arc;
+
+use tokio_util::sync::CancellationToken;
+use tracing::info;
+
+use crate::{
+    apply::Writer,
+    caches::Caches,
+    recorder::Recorder,
+    reflect::Collection,
+    run::{Controller, Running},
+};
+
+/// How the controllers behave; `Default` is as Kubernetes does.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Certificate and key (PEM) that sign certificate requests; without them none is signed.
+    pub cluster_ca: Option<(String, String)>,
+    /// What pods find in `kube-root-ca.crt`.
+    pub root_ca_pem: String,
+    /// Each node gets a part of it, `node_cidr_mask` bits wide.
+    pub pod_cidr: String,
+    pub node_cidr_mask: u8,
+}
+
+impl Default for Options {
+    fn default() -> Options {
+        Options { cluster_ca: None, root_ca_pem: String::new(), pod_cidr: "10.244.0.0/16".into(), node_cidr_mask: 24 }
+    }
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("{0:?} is not an IPv4 range such as 10.244.0.0/16")]
+    PodCidr(String),
+}
+
+/// Runs all controllers until `shutdown`. It can be stopped at any point and started again elsewhere.
+pub async fn run(client: kube::Client, options: Options, shutdown: CancellationToken) -> Result<(), Error> {
+    let caches = Arc::new(Caches::default());
+    let controllers: Vec<Arc<dyn Controller>> = vec![
+        Arc::new(deployment::Controller),
+        Arc::new(replica_set::Controller),
+        Arc::new(endpoint_slice::Controller),
+        Arc::new(endpoints::Controller),
+        Arc::new(service_account::Controller),
+        Arc::new(root_ca::Controller { pem: options.root_ca_pem.clone() }),
+        Arc::new(node_ipam::Controller::new(&options.pod_cidr, options.node_cidr_mask)?),
+    ];
+    let running: Vec<Arc<Running>> = controllers.into_iter().map(|one| Running::new(one, &caches)).collect();
+    let recorder = Recorder::start(client.clone(), shutdown.clone());
+    let writer = Arc::new(Writer { client: client.clone(), recorder });
+
+    let mut tasks = tokio::task::JoinSet::new();
+    start_caches(&client, &caches, &mut tasks, &shutdown);
+    if shutdown.run_until_cancelled(synced(&caches)).await.is_some() {
+        info!(controllers = running.len(), "the caches are filled; the controllers start");
+        for one in running {
+            tasks.spawn(one.work(caches.clone(), writer.clone(), shutdown.clone()));
+        }
+    }
+    while tasks.join_next().await.is_some() {}
+    Ok(())
+}
+
+fn start_caches(client: &kube::Client, caches: &Arc<Caches>, tasks: &mut tokio::task::JoinSet<()>, shutdown: &CancellationToken) {
+    for (index, (cache, selection)) in caches.all().into_iter().enumerate() {
+        let collection = Collection {
+            path: cache.resource().collection(selection.namespace),
+            field_selector: selection.field_selector,
+            accept: reflect::JSON,
+        };
+        let (client, caches, shutdown) = (client.clone(), caches.clone(), shutdown.clone());
+        tasks.spawn(async move {
+            let sink = caches.all()[index].0;
+            reflect::reflect(client, collection, sink, shutdown).await;
+        });
+    }
+}
+
+async fn synced(caches: &Caches) {
+    for (cache, _) in caches.all() {
+        let _ = cache.synced().wait_for(|synced| *synced).await;
+    }
+}

@@ -1,0 +1,51 @@
+//! Who belongs to whom: an owner adopts what its selector matches and nobody controls, and lets go what it no longer matches.
+
+use std::sync::Arc;
+
+use slipway_api::{
+    meta::{LabelSelector, ObjectMeta},
+    selector::Selector,
+};
+
+use crate::{cache::Cache, plan::Step, resource::Object};
+
+/// The objects that belong to an owner, and the steps that make it so.
+pub struct Claim<K> {
+    pub mine: Vec<Arc<K>>,
+    pub steps: Vec<Step>,
+}
+
+pub fn claim<O: Object, K: Object>(owner: &O, selector: &LabelSelector, cache: &Cache<K>) -> Claim<K> {
+    let selector = Selector::from(selector);
+    let (mut mine, others): (Vec<_>, Vec<_>) =
+        cache.controlled_by(owner.namespace(), owner.uid()).into_iter().partition(|object| matches(&selector, object.metadata()));
+    let mut steps: Vec<Step> =
+        others.iter().filter(|object| !object.is_deleted()).filter_map(|object| release(owner, &**object)).collect();
+    if !owner.is_deleted() {
+        let orphans = cache.controlled_by(owner.namespace(), "");
+        for orphan in orphans.into_iter().filter(|o| !o.is_deleted() && matches(&selector, o.metadata())) {
+            steps.extend(adopt(owner, &*orphan));
+            mine.push(orphan);
+        }
+    }
+    Claim { mine, steps }
+}
+
+pub fn matches(selector: &Selector, metadata: &ObjectMeta) -> bool {
+    selector.matches(metadata.labels.as_ref())
+}
+
+fn adopt<O: Object, K: Object>(owner: &O, orphan: &K) -> Option<Step> {
+    let mut adopted = orphan.clone();
+    adopted.metadata_mut().owner_references.get_or_insert_default().push(owner.controller_reference());
+    Step::update(orphan, &adopted)
+}
+
+fn release<O: Object, K: Object>(owner: &O, object: &K) -> Option<Step> {
+    let mut released = object.clone();
+    let metadata = released.metadata_mut();
+    let mut owners = metadata.owner_references.take().unwrap_or_default();
+    owners.retain(|reference| reference.uid != owner.uid());
+    metadata.owner_references = Some(owners).filter(|owners| !owners.is_empty());
+    Step::update(object, &released)
+}

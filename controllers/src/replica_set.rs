@@ -1,0 +1,197 @@
+//! ReplicaSet: keeps as many matching pods as `spec.replicas` asks for.
+
+use std::{
+    collections::{BTreeMap, HashSet},
+    sync::Arc,
+};
+
+use async_trait::async_trait;
+use slipway_api::{
+    apps::{ReplicaSet, ReplicaSetCondition, ReplicaSetStatus},
+    core::Pod,
+    jiff::Timestamp,
+    meta::Time,
+    selector::Selector,
+};
+
+use crate::{
+    apply::Failure,
+    caches::Caches,
+    claim::{claim, matches},
+    plan::{Plan, Step},
+    pods,
+    queue::Queue,
+    resource::{Key, Object, controller_of},
+    run::Situation,
+};
+
+/// The most pods one pass creates or deletes, so that a wrong template cannot flood the API server.
+const PODS_PER_PASS_MAX: usize = 500;
+
+pub struct Controller;
+
+#[async_trait]
+impl crate::run::Controller for Controller {
+    fn name(&self) -> &'static str {
+        "replicaset-controller"
+    }
+
+    fn watch(&self, caches: &Arc<Caches>, queue: &Arc<Queue>) {
+        let own = queue.clone();
+        caches.replica_sets.on_change(move |old, new| {
+            if let Some(set) = new.or(old) {
+                own.add(set.key());
+            }
+        });
+        let (of_pods, sets) = (queue.clone(), Arc::downgrade(caches));
+        caches.pods.on_change(move |old, new| {
+            for pod in [old, new].into_iter().flatten() {
+                match controller_of(&pod.metadata) {
+                    Some(owner) if owner.kind == ReplicaSet::KIND => of_pods.add(Key::new(pod.namespace(), &owner.name)),
+                    Some(_) => {}
+                    None => {
+                        // An orphan: whoever selects it may adopt it.
+                        let Some(caches) = sets.upgrade() else { continue };
+                        for set in caches.replica_sets.in_namespace(pod.namespace()) {
+                            if matches(&Selector::from(&set.spec.selector), &pod.metadata) {
+                                of_pods.add(set.key());
+                            }
+                        }
+                    }
+                }
+            }
+        });
+    }
+
+    async fn plan(&self, key: &Key, situation: Situation<'_>) -> Result<Plan, kube::Error> {
+        let Some(set) = situation.caches.replica_sets.get(key) else { return Ok(Plan::nothing()) };
+        Ok(plan(&set, situation.caches, situation.now, situation.failure.as_ref()))
+    }
+}
+
+use k8s_openapi::Resource as _;
+
+pub fn plan(set: &ReplicaSet, caches: &Caches, now: Timestamp, failure: Option<&Failure>) -> Plan {
+    let claim = claim(set, &set.spec.selector, &caches.pods);
+    let mut plan = Plan { steps: claim.steps, again_in: None };
+    let active: Vec<&Arc<Pod>> = claim.mine.iter().filter(|pod| pods::is_active(pod)).collect();
+    let wanted = set.spec.replicas.unwrap_or(1).max(0) as usize;
+
+    let status = status(set, &claim.mine, wanted, now, failure);
+    plan.push(Step::update_status(set, &ReplicaSet { status: Some(status), ..set.clone() }));
+    if !set.is_deleted() {
+        plan.steps.extend(scale(set, &active, wanted, caches, now));
+    }
+    let min_ready = set.spec.min_ready_seconds.unwrap_or(0);
+    if min_ready > 0 {
+        let waiting = active.iter().filter(|pod| !pods::is_available(pod, min_ready, now));
+        if let Some(at) = waiting.filter_map(|pod| pods::available_at(pod, min_ready)).min() {
+            plan.again_at(now, at);
+        }
+    }
+    plan
+}
+
+fn scale(set: &ReplicaSet, active: &[&Arc<Pod>], wanted: usize, caches: &Caches, now: Timestamp) -> Vec<Step> {
+    if active.len() < wanted {
+        let pod = pods::from_template(set.spec.template.as_ref().unwrap_or(&Default::default()), set);
+        let create = Step::create_for(&pod, set.reference());
+        return vec![create; (wanted - active.len()).min(PODS_PER_PASS_MAX)];
+    }
+    let surplus = (active.len() - wanted).min(PODS_PER_PASS_MAX);
+    if surplus == 0 {
+        return vec![];
+    }
+    let neighbours = pods_per_node(set, caches);
+    let mut ranked: Vec<_> = active.iter().map(|pod| (deletion_rank(pod, &neighbours, now), *pod)).collect();
+    ranked.sort_by(|(a, _), (b, _)| a.cmp(b));
+    ranked[..surplus].iter().map(|(_, pod)| Step::delete_for(&***pod, set.reference(), "too many replicas")).collect()
+}
+
+/// How many active pods of the same application each node has: those of all sets with the same owner.
+fn pods_per_node(set: &ReplicaSet, caches: &Caches) -> BTreeMap<String, usize> {
+    let siblings = match controller_of(&set.metadata) {
+        Some(owner) => caches.replica_sets.controlled_by(set.namespace(), &owner.uid),
+        None => vec![],
+    };
+    let mut uids: HashSet<&str> = siblings.iter().map(|sibling| sibling.uid()).collect();
+    uids.insert(set.uid());
+    let mut count = BTreeMap::new();
+    for uid in uids {
+        for pod in caches.pods.controlled_by(set.namespace(), uid).iter().filter(|pod| pods::is_active(pod)) {
+            *count.entry(pods::node(pod).to_owned()).or_default() += 1;
+        }
+    }
+    count
+}
+
+/// Sorts by what is lost least: not assigned, pending, not ready, cheap, doubled up on its node, ready for a shorter time,
+/// restarted more often, younger. Times count by their order of magnitude, so that the choice among similar pods is spread.
+fn deletion_rank(pod: &Pod, pods_per_node: &BTreeMap<String, usize>, now: Timestamp) -> impl Ord + use<> {
+    let phase = match pods::phase(pod) {
+        "Pending" => 0,
+        "Running" => 2,
+        _ => 1,
+    };
+    let cost: i32 = pod.annotation("controller.kubernetes.io/pod-deletion-cost").and_then(|cost| cost.parse().ok()).unwrap_or(0);
+    let neighbours = pods_per_node.get(pods::node(pod)).copied().unwrap_or(0);
+    let ready = pods::ready_since(pod);
+    let restarts = |always: bool| -> i32 {
+        let statuses = pod.status.iter().flat_map(|status| status.container_statuses.iter().flatten());
+        statuses.map(|status| status.restart_count).max().filter(|_| always).unwrap_or(0)
+    };
+    let created = pod.metadata.creation_timestamp.as_ref().map_or(now, |time| time.0);
+    (
+        !pods::node(pod).is_empty(),
+        phase,
+        ready.is_some(),
+        cost,
+        std::cmp::Reverse(neighbours),
+        ready.map(|since| magnitude(since, now)),
+        std::cmp::Reverse(restarts(true)),
+        magnitude(created, now),
+        pod.uid().to_owned(),
+    )
+}
+
+fn magnitude(since: Timestamp, now: Timestamp) -> u32 {
+    let seconds = now.duration_since(since).as_secs().max(0) as u64;
+    64 - seconds.leading_zeros()
+}
+
+fn status(set: &ReplicaSet, mine: &[Arc<Pod>], wanted: usize, now: Timestamp, failure: Option<&Failure>) -> ReplicaSetStatus {
+    let active: Vec<&Arc<Pod>> = mine.iter().filter(|pod| pods::is_active(pod)).collect();
+    let min_ready = set.spec.min_ready_seconds.unwrap_or(0);
+    let labels = set.spec.template.as_ref().and_then(|template| template.metadata.as_ref()?.labels.clone());
+    let labels = labels.unwrap_or_default();
+    let labelled = |pod: &Pod| labels.iter().all(|(name, value)| pod.label(name) == Some(value));
+    let count = |test: &dyn Fn(&Pod) -> bool| Some(active.iter().filter(|pod| test(pod)).count() as i32);
+
+    let old = set.status.clone().unwrap_or_default();
+    let mut conditions = old.conditions.unwrap_or_default();
+    let failed = failure.filter(|failure| matches!(failure.reason, "FailedCreate" | "FailedDelete") && active.len() != wanted);
+    let known = conditions.iter().any(|condition| condition.type_.as_deref() == Some("ReplicaFailure"));
+    match failed {
+        Some(failure) if !known => conditions.push(ReplicaSetCondition {
+            type_: Some("ReplicaFailure".into()),
+            status: Some("True".into()),
+            reason: Some(failure.reason.into()),
+            message: Some(failure.message.clone()),
+            last_transition_time: Some(Time(now)),
+        }),
+        // It stands until the number is right again: that is when the failure is over.
+        None if known && active.len() == wanted => {
+            conditions.retain(|condition| condition.type_.as_deref() != Some("ReplicaFailure"));
+        }
+        _ => {}
+    }
+    ReplicaSetStatus {
+        replicas: active.len() as i32,
+        fully_labeled_replicas: count(&labelled).filter(|n| *n > 0),
+        ready_replicas: count(&pods::is_ready).filter(|n| *n > 0),
+        available_replicas: count(&|pod| pods::is_available(pod, min_ready, now)).filter(|n| *n > 0),
+        terminating_replicas: Some(mine.iter().filter(|pod| pods::is_terminating(pod)).count() as i32),
+        observed_generation: set.metadata.generation,
+        conditions: Some(conditions).filter(|conditions| !conditions.is_empty()),
+    }
+}

@@ -160,6 +160,21 @@ pub trait Kind: DeserializeOwned + schemars::JsonSchema + Send + Sync + 'static 
     fn grace_seconds(_object: &Value, _asked: Option<i64>) -> Option<i64> {
         None
     }
+    /// What a request for deletion changes beside the metadata (a namespace becomes `Terminating`).
+    fn prepare_delete(_object: &mut Value) {}
+    /// Whether something other than `metadata.finalizers` keeps an object that is being deleted (`spec.finalizers` of a
+    /// namespace).
+    fn is_kept(_object: &Value) -> bool {
+        false
+    }
+    /// Whether an update may leave out `metadata.resourceVersion`.
+    const UNCONDITIONAL_UPDATE: bool = true;
+    /// Whether a delete answers with the object instead of a Status.
+    const DELETE_RETURNS_OBJECT: bool = false;
+    /// Where `NAMES.stored_as` is set: from the shape of the kind it is stored as into this one, `kind` and `apiVersion`
+    /// included, and back.
+    fn from_stored(_object: &mut Value) {}
+    fn to_stored(_object: &mut Value) {}
 }
 
 /// `Kind` with the type erased. CRDs will be the second implementation, driven by their schema.
@@ -178,6 +193,12 @@ pub trait Strategy: Send + Sync {
     fn selectable_fields(&self, object: &Value) -> Vec<(&'static str, String)>;
     fn selectable(&self) -> &'static [&'static str];
     fn grace_seconds(&self, object: &Value, asked: Option<i64>) -> Option<i64>;
+    fn prepare_delete(&self, object: &mut Value);
+    fn is_kept(&self, object: &Value) -> bool;
+    fn unconditional_update(&self) -> bool;
+    fn delete_returns_object(&self) -> bool;
+    fn from_stored(&self, object: &mut Value);
+    fn to_stored(&self, object: &mut Value);
     /// The name of the type in the schema, as `io.k8s.api.core.v1.Pod`; `crate::openapi` looks it up.
     fn schema_name(&self) -> String;
 }
@@ -251,6 +272,24 @@ impl<K: Kind> Strategy for Builtin<K> {
     }
     fn grace_seconds(&self, object: &Value, asked: Option<i64>) -> Option<i64> {
         K::grace_seconds(object, asked)
+    }
+    fn prepare_delete(&self, object: &mut Value) {
+        K::prepare_delete(object);
+    }
+    fn is_kept(&self, object: &Value) -> bool {
+        K::is_kept(object)
+    }
+    fn unconditional_update(&self) -> bool {
+        K::UNCONDITIONAL_UPDATE
+    }
+    fn delete_returns_object(&self) -> bool {
+        K::DELETE_RETURNS_OBJECT
+    }
+    fn from_stored(&self, object: &mut Value) {
+        K::from_stored(object);
+    }
+    fn to_stored(&self, object: &mut Value) {
+        K::to_stored(object);
     }
     fn schema_name(&self) -> String {
         K::schema_name().into_owned()

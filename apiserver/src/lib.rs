@@ -1,7 +1,22 @@
 //! The API server: the only crate that serves the API, and the only one above the store.
+//!
+//! One request: TLS → authenticate → request info → authorise → decode → default → mutate (admission) → prepare →
+//! validate → store → encode. `http` has the way in and out, `verbs` what is done to objects of any kind, `resources`
+//! one file a kind.
 
+pub mod admission;
+pub mod discovery;
+pub mod field_selector;
 pub mod http;
 pub mod kind;
+pub mod openapi;
 pub mod patch;
 pub mod resources;
+pub mod server;
+pub mod stored;
+pub mod subresources;
 pub mod table;
+pub mod verbs;
+
+pub use http::authenticate::User;
+pub use server::{ApiServer, Error, Options};

@@ -94,6 +94,8 @@ pub struct Status {
     pub message: String,
     /// `metav1.StatusDetails`, or null.
     pub details: Value,
+    /// `metav1.ListMeta`, or null: an expired continue token is answered with another one.
+    pub metadata: Value,
 }
 
 /// `plural` or `plural.group`, as Kubernetes' messages name a resource.
@@ -103,7 +105,7 @@ pub fn qualified(plural: &str, group: &str) -> String {
 
 impl Status {
     pub fn new(code: StatusCode, reason: &'static str, message: impl Into<String>) -> Self {
-        Status { code, reason, message: message.into(), details: Value::Null }
+        Status { code, reason, message: message.into(), details: Value::Null, metadata: Value::Null }
     }
 
     pub fn with_details(mut self, details: Value) -> Self {
@@ -206,6 +208,9 @@ impl Status {
             "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure",
             "message": self.message, "reason": self.reason, "code": self.code.as_u16(),
         });
+        if !self.metadata.is_null() {
+            object["metadata"] = self.metadata.clone();
+        }
         if !self.details.is_null() {
             object["details"] = self.details.clone();
         }

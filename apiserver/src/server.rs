@@ -1,0 +1,146 @@
+//! The server's state, and how it is started and asked from within the process.
+
+use crate::http::authenticate::User;
+use crate::kind::Strategy;
+use crate::stored::{self, Cache, Entry, Snapshot};
+use axum::Router;
+use slipway_store::{Store, cache};
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::ops::RangeInclusive;
+use std::sync::Arc;
+use tokio_util::sync::CancellationToken;
+
+/// Where the server reads the time.
+pub type Clock = Arc<dyn Fn() -> jiff::Timestamp + Send + Sync>;
+
+#[derive(Clone)]
+pub struct Options {
+    /// Addresses for Services, as `10.96.0.0/16`; the first is that of the `kubernetes` Service.
+    pub service_cidr: String,
+    pub node_port_range: RangeInclusive<u16>,
+    /// Where clients reach this server: the endpoint of the `kubernetes` Service. `None`: there is no such Service.
+    pub advertise: Option<SocketAddr>,
+    /// Who signs client certificates. `None`: none are accepted.
+    pub client_ca_pem: Option<String>,
+    /// An EC P-256 private key (PKCS#8) that signs service accounts' tokens. `None`: there are none.
+    pub service_account_key_pem: Option<String>,
+    pub service_account_issuer: String,
+    /// The certificate and key with which the server calls node agents.
+    pub kubelet_client_identity: Option<(String, String)>,
+    /// Who signs the node agents' serving certificates.
+    pub kubelet_ca_pem: Option<String>,
+    pub static_tokens: Vec<(String, User)>,
+    pub cache_limits: cache::Limits,
+    pub clock: Clock,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Options {
+            service_cidr: "10.96.0.0/16".into(),
+            node_port_range: 30_000..=32_767,
+            advertise: None,
+            client_ca_pem: None,
+            service_account_key_pem: None,
+            service_account_issuer: "https://kubernetes.default.svc.cluster.local".into(),
+            kubelet_client_identity: None,
+            kubelet_ca_pem: None,
+            static_tokens: vec![],
+            cache_limits: cache::Limits::default(),
+            clock: Arc::new(jiff::Timestamp::now),
+        }
+    }
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("the store failed")]
+    Store(#[from] slipway_store::Error),
+    #[error("the first objects could not be written: {0}")]
+    Bootstrap(String),
+    #[error("{what} is not usable: {why}")]
+    Options { what: &'static str, why: String },
+}
+
+pub struct ApiServer {
+    pub options: Options,
+    pub store: Arc<dyn Store>,
+    pub cache: Arc<Cache>,
+    resources: Resources,
+    closing: CancellationToken,
+}
+
+/// The served kinds.
+struct Resources {
+    all: Vec<Arc<dyn Strategy>>,
+    /// group → version → plural
+    by_path: HashMap<String, HashMap<String, HashMap<String, Arc<dyn Strategy>>>>,
+}
+
+impl ApiServer {
+    /// Fills the cache from the store, and writes what every cluster has (namespaces, priority classes).
+    pub async fn start(store: Arc<dyn Store>, options: Options) -> Result<Arc<Self>, Error> {
+        let resources = Resources::new(crate::resources::builtin());
+        let ingest = stored::ingest(resources.all.clone());
+        let cache = Cache::start(Arc::clone(&store), ingest, options.cache_limits.clone()).await?;
+        Ok(Arc::new(ApiServer { options, store, cache, resources, closing: CancellationToken::new() }))
+    }
+
+    /// The whole API, authentication included.
+    pub fn router(self: &Arc<Self>) -> Router {
+        crate::http::router(Arc::clone(self))
+    }
+
+    /// A client in this process that acts as `user`. To be called within a tokio runtime.
+    pub fn client(self: &Arc<Self>, user: User) -> kube::Client {
+        kube::Client::new(self.router().layer(axum::Extension(user)), "default")
+    }
+
+    /// Ends what would last: watches, logs, tunnels.
+    pub fn close(&self) {
+        self.closing.cancel();
+    }
+
+    /// Resolves once `close` was called.
+    pub async fn closing(&self) {
+        self.closing.cancelled().await;
+    }
+
+    pub fn now(&self) -> jiff::Timestamp {
+        (self.options.clock)()
+    }
+
+    /// All served kinds.
+    pub fn strategies(&self) -> &[Arc<dyn Strategy>] {
+        &self.resources.all
+    }
+
+    /// The kind served at `/apis/GROUP/VERSION/…/PLURAL` (`group` is empty for the core group).
+    pub fn strategy(&self, group: &str, version: &str, plural: &str) -> Option<&Arc<dyn Strategy>> {
+        self.resources.by_path.get(group)?.get(version)?.get(plural)
+    }
+
+    /// What the cache holds now, without asking the store: for admission and authorisation.
+    pub fn snapshot(&self) -> Snapshot {
+        self.cache.snapshot()
+    }
+}
+
+impl Resources {
+    fn new(all: Vec<Arc<dyn Strategy>>) -> Self {
+        let mut by_path: HashMap<String, HashMap<String, HashMap<String, Arc<dyn Strategy>>>> = HashMap::new();
+        for strategy in &all {
+            let names = strategy.names();
+            let versions = by_path.entry(names.group.to_owned()).or_default();
+            let plurals = versions.entry(names.version.to_owned()).or_default();
+            plurals.insert(names.plural.to_owned(), Arc::clone(strategy));
+        }
+        Resources { all, by_path }
+    }
+}
+
+/// The cached object of that kind and name. `namespace` is empty for kinds of the cluster.
+pub fn find<'a>(snapshot: &'a Snapshot, strategy: &dyn Strategy, namespace: &str, name: &str) -> Option<&'a Arc<Entry>> {
+    snapshot.objects.get(stored::key(strategy.names(), namespace, name).as_str())
+}

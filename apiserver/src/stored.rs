@@ -1,0 +1,203 @@
+//! How an object lies in the store and in the cache: its key, its bytes, and the attributes that selectors ask for.
+//!
+//! Stored bytes are JSON that begins with `kind`, `apiVersion`, `metadata` and holds no resourceVersion; the cache's
+//! ingest writes the revision into them once, and from then on they are sent as they are.
+
+use crate::kind::{Names, Strategy};
+use bytes::Bytes;
+use serde::Deserialize;
+use serde_json::{Map, Value};
+use slipway_store::{Revision, cache};
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+/// What selectors ask for, extracted when the object enters the cache.
+#[derive(Debug, Default)]
+pub struct Attributes {
+    pub labels: BTreeMap<String, String>,
+    /// `Strategy::selectable_fields` of the kind that the objects are stored under.
+    pub fields: Vec<(&'static str, String)>,
+}
+
+pub type Entry = cache::Entry<Attributes>;
+pub type Snapshot = cache::Snapshot<Attributes>;
+pub type Cache = cache::Cache<Attributes>;
+pub type Change = cache::Change<Attributes>;
+
+const METADATA: &[u8] = b"\"metadata\":{";
+const RESOURCE_VERSION: &[u8] = b"\"resourceVersion\":\"";
+
+/// `/core/pods/`: all objects of a kind, or those of one namespace.
+pub fn prefix(names: &Names, namespace: Option<&str>) -> String {
+    let (group, plural) = names.stored_as.unwrap_or((names.group, names.plural));
+    let group = if group.is_empty() { "core" } else { group };
+    match namespace {
+        Some(namespace) if names.namespaced => format!("/{group}/{plural}/{namespace}/"),
+        _ => format!("/{group}/{plural}/"),
+    }
+}
+
+/// `/core/pods/default/web`, `/core/nodes/n1`. `namespace` is ignored for kinds of the cluster.
+pub fn key(names: &Names, namespace: &str, name: &str) -> String {
+    let mut key = prefix(names, Some(namespace));
+    key.push_str(name);
+    key
+}
+
+/// The namespace (empty for kinds of the cluster) and the name that a key stands for.
+pub fn namespace_and_name(key: &str) -> (&str, &str) {
+    let mut parts = key.splitn(5, '/').skip(3);
+    match (parts.next(), parts.next()) {
+        (Some(namespace), Some(name)) => (namespace, name),
+        (Some(name), None) => ("", name),
+        _ => ("", ""),
+    }
+}
+
+/// The first key after all that begin with `prefix`.
+pub fn prefix_end(prefix: &str) -> String {
+    let mut end = prefix.to_owned();
+    // All prefixes end with '/', whose successor is '0'.
+    end.pop();
+    end.push('0');
+    end
+}
+
+/// The bytes to store: the fields in the agreed order, without a resourceVersion.
+pub fn encode(object: &Value) -> Bytes {
+    let empty = Map::new();
+    let map = object.as_object().unwrap_or(&empty);
+    let mut bytes = Vec::with_capacity(1024);
+    bytes.push(b'{');
+    let field = |bytes: &mut Vec<u8>, name: &str, value: &Value| {
+        if bytes.len() > 1 {
+            bytes.push(b',');
+        }
+        write(bytes, &Value::from(name));
+        bytes.push(b':');
+        write(bytes, value);
+    };
+    for name in ["kind", "apiVersion"] {
+        if let Some(value) = map.get(name) {
+            field(&mut bytes, name, value);
+        }
+    }
+    let mut metadata = map.get("metadata").cloned().unwrap_or_else(|| Value::Object(Map::new()));
+    if let Some(metadata) = metadata.as_object_mut() {
+        metadata.retain(|field, _| field != "resourceVersion");
+    }
+    field(&mut bytes, "metadata", &metadata);
+    for (name, value) in map.iter().filter(|(name, _)| !["kind", "apiVersion", "metadata"].contains(&name.as_str())) {
+        field(&mut bytes, name, value);
+    }
+    bytes.push(b'}');
+    bytes.into()
+}
+
+fn write(bytes: &mut Vec<u8>, value: &Value) {
+    serde_json::to_writer(bytes, value).expect("a JSON value can always be written to memory");
+}
+
+/// Writes `"resourceVersion":"N"` into encoded bytes, in place of the one they may have.
+pub fn with_revision(bytes: &[u8], revision: Revision) -> Bytes {
+    let Some(start) = memchr::memmem::find(bytes, METADATA) else { return Bytes::copy_from_slice(bytes) };
+    let (head, mut rest) = bytes.split_at(start + METADATA.len());
+    if let Some(after) = rest.strip_prefix(RESOURCE_VERSION) {
+        let end = memchr::memchr(b'"', after).map_or(after.len(), |quote| quote + 1);
+        rest = &after[end..];
+        rest = rest.strip_prefix(b",").unwrap_or(rest);
+    }
+    let mut out = Vec::with_capacity(bytes.len() + 40);
+    out.extend_from_slice(head);
+    out.extend_from_slice(RESOURCE_VERSION);
+    out.extend_from_slice(revision.to_string().as_bytes());
+    out.push(b'"');
+    if rest.first() != Some(&b'}') {
+        out.push(b',');
+    }
+    out.extend_from_slice(rest);
+    out.into()
+}
+
+/// What the cache calls for each change. `kinds` are those that own their keys (`stored_as` is `None`).
+pub fn ingest(kinds: Vec<Arc<dyn Strategy>>) -> cache::Ingest<Attributes> {
+    let by_prefix: HashMap<String, Arc<dyn Strategy>> = kinds
+        .into_iter()
+        .filter(|strategy| strategy.names().stored_as.is_none())
+        .map(|strategy| (prefix(strategy.names(), None), strategy))
+        .collect();
+    Arc::new(move |key, revision, stored| {
+        let end = key.match_indices('/').nth(2).map_or(key.len(), |(at, _)| at + 1);
+        let strategy = by_prefix.get(&key[..end]).map(Arc::as_ref);
+        (with_revision(stored, revision), attributes(strategy, key, stored))
+    })
+}
+
+fn attributes(strategy: Option<&dyn Strategy>, key: &str, stored: &[u8]) -> Attributes {
+    #[derive(Deserialize)]
+    struct Object {
+        #[serde(default)]
+        metadata: Metadata,
+    }
+    #[derive(Deserialize, Default)]
+    struct Metadata {
+        #[serde(default)]
+        labels: Option<BTreeMap<String, String>>,
+    }
+    let selectable = strategy.filter(|strategy| !strategy.selectable().is_empty());
+    let labels = match serde_json::from_slice::<Object>(stored) {
+        Ok(object) => object.metadata.labels.unwrap_or_default(),
+        Err(error) => {
+            tracing::error!(key, %error, "a stored object cannot be read");
+            return Attributes::default();
+        }
+    };
+    let fields = match (selectable, serde_json::from_slice::<Value>(stored)) {
+        (Some(strategy), Ok(object)) => strategy.selectable_fields(&object),
+        _ => vec![],
+    };
+    Attributes { labels, fields }
+}
+
+/// The object with its resourceVersion, in the shape of `strategy`'s own group.
+pub fn decode(strategy: &dyn Strategy, bytes: &[u8]) -> Result<Value, serde_json::Error> {
+    let mut object: Value = serde_json::from_slice(bytes)?;
+    if strategy.names().stored_as.is_some() {
+        strategy.from_stored(&mut object);
+    }
+    Ok(object)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn text(bytes: &[u8]) -> &str {
+        std::str::from_utf8(bytes).unwrap()
+    }
+
+    #[test]
+    fn the_stored_bytes_begin_with_type_and_metadata_and_have_no_revision() {
+        let object =
+            json!({"spec": {"a": 1}, "metadata": {"name": "x", "resourceVersion": "7"}, "apiVersion": "v1", "kind": "Pod"});
+        assert_eq!(text(&encode(&object)), r#"{"kind":"Pod","apiVersion":"v1","metadata":{"name":"x"},"spec":{"a":1}}"#);
+    }
+
+    #[test]
+    fn a_revision_is_written_in_once_and_replaced() {
+        let first = with_revision(br#"{"kind":"Pod","apiVersion":"v1","metadata":{"name":"x"}}"#, 7);
+        assert_eq!(text(&first), r#"{"kind":"Pod","apiVersion":"v1","metadata":{"resourceVersion":"7","name":"x"}}"#);
+        let second = with_revision(&first, 12);
+        assert_eq!(text(&second), r#"{"kind":"Pod","apiVersion":"v1","metadata":{"resourceVersion":"12","name":"x"}}"#);
+        let empty = with_revision(br#"{"kind":"Pod","apiVersion":"v1","metadata":{}}"#, 7);
+        assert_eq!(text(&with_revision(&empty, 8)), r#"{"kind":"Pod","apiVersion":"v1","metadata":{"resourceVersion":"8"}}"#);
+    }
+
+    #[test]
+    fn keys_name_namespace_and_object() {
+        assert_eq!(namespace_and_name("/core/pods/default/web"), ("default", "web"));
+        assert_eq!(namespace_and_name("/core/nodes/n1"), ("", "n1"));
+        assert_eq!(prefix_end("/core/pods/"), "/core/pods0");
+    }
+}

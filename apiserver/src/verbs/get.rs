@@ -1,0 +1,39 @@
+//! GET of one object.
+
+use crate::http::Call;
+use crate::http::error::Status;
+use crate::http::negotiate::Accept;
+use crate::http::respond;
+use crate::kind::Strategy;
+use crate::server::{ApiServer, find};
+use crate::stored::{self, Snapshot};
+use crate::verbs::{list_options, status_of};
+use axum::response::Response;
+use http::StatusCode;
+use serde_json::Value;
+
+pub async fn get(call: Call) -> Result<Response, Status> {
+    let names = call.strategy.names();
+    let version = list_options::version(call.info.query.get("resourceVersion"))?;
+    let snapshot = list_options::snapshot(&call.server, names, version).await?;
+    let entry = find(&snapshot, &*call.strategy, call.namespace(), call.name())
+        .ok_or_else(|| Status::not_found(names.group, names.plural, call.name()))?;
+    if call.accept()? == Accept::JSON && names.stored_as.is_none() {
+        return Ok(respond::bytes("application/json", StatusCode::OK, entry.bytes.clone()));
+    }
+    let object = stored::decode(&*call.strategy, &entry.bytes).map_err(|error| Status::internal(&error))?;
+    respond::object(&call, StatusCode::OK, &object, &[])
+}
+
+/// The object as fresh as the store has it. `namespace` is empty for kinds of the cluster.
+pub async fn get_object(server: &ApiServer, strategy: &dyn Strategy, namespace: &str, name: &str) -> Result<Value, Status> {
+    let snapshot = server.cache.fresh().await.map_err(|error| status_of(error, strategy.names(), name))?;
+    get_cached(&snapshot, strategy, namespace, name)
+        .ok_or_else(|| Status::not_found(strategy.names().group, strategy.names().plural, name))
+}
+
+/// The object as the snapshot has it: for admission and authorisation, which may lag a little.
+pub fn get_cached(snapshot: &Snapshot, strategy: &dyn Strategy, namespace: &str, name: &str) -> Option<Value> {
+    let entry = find(snapshot, strategy, namespace, name)?;
+    stored::decode(strategy, &entry.bytes).ok()
+}

@@ -1,0 +1,270 @@
+//! GET of a collection.
+//!
+//! The objects are written as the cache has them: nothing is parsed or serialised, unless the client asks for another
+//! form (Table, metadata, YAML).
+
+use crate::http::Call;
+use crate::http::error::Status;
+use crate::http::negotiate::{Accept, Form};
+use crate::http::respond;
+use crate::stored::{self, Entry, Snapshot};
+use crate::table::{self, IncludeObject};
+use crate::verbs::list_options::{Continue, ListOptions, Selection, Version, VersionMatch, snapshot};
+use crate::verbs::status_of;
+use axum::body::Body;
+use axum::response::Response;
+use bytes::{BufMut, Bytes, BytesMut};
+use http::{HeaderValue, StatusCode, header};
+use http_body::{Frame, SizeHint};
+use serde_json::{Value, json};
+use slipway_store::Revision;
+use std::convert::Infallible;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+/// How much of a list is copied together before it is written. Below the size from which the allocator maps fresh pages
+/// each time, for touching those costs more than the copy.
+const CHUNK_BYTES: usize = 64 * 1024;
+
+pub async fn list(call: Call) -> Result<Response, Status> {
+    let accept = call.accept()?;
+    let options = ListOptions::parse(&call.info.query, &*call.strategy)?;
+    let selection = Selection::new(&call.strategy, call.info.namespace.as_deref(), &options);
+    let (snapshot, revision) = moment(&call, &options, &selection).await?;
+    let page = Page::of(&snapshot, &selection, &options, revision);
+    if page.next.is_some() {
+        call.server.cache.pin(&snapshot);
+    }
+    let raw = accept == Accept::JSON && call.strategy.names().stored_as.is_none();
+    if raw { Ok(raw_response(&call, page)) } else { shown(&call, accept, &page) }
+}
+
+/// The state that is listed, and the revision that the list says it has.
+async fn moment(call: &Call, options: &ListOptions, selection: &Selection) -> Result<(Snapshot, Revision), Status> {
+    let (cache, names) = (&call.server.cache, call.strategy.names());
+    let newest = match (&options.continue_from, options.version, options.version_match) {
+        (Some(token), ..) if token.rv == Continue::INCONSISTENT => Version::Newest,
+        (Some(token), ..) => {
+            return match cache.pinned(token.rv) {
+                Ok(snapshot) => Ok((snapshot, token.rv)),
+                Err(slipway_store::Error::Compacted { .. }) => Err(expired(token)),
+                Err(error) => Err(status_of(error, names, "")),
+            };
+        }
+        (None, Version::At(revision), Some(VersionMatch::Exact)) => {
+            return Ok((exact(call, selection, revision).await?, revision));
+        }
+        // Without a match, a version with a limit means just this version, as Kubernetes has it.
+        (None, Version::At(revision), None) if options.limit > 0 => {
+            return Ok((exact(call, selection, revision).await?, revision));
+        }
+        (None, version, _) => version,
+    };
+    let snapshot = snapshot(&call.server, names, newest).await?;
+    let revision = snapshot.revision;
+    Ok((snapshot, revision))
+}
+
+/// The state at just this revision: pinned, or read from the store's history.
+async fn exact(call: &Call, selection: &Selection, revision: Revision) -> Result<Snapshot, Status> {
+    let names = call.strategy.names();
+    if let Ok(snapshot) = call.server.cache.pinned(revision) {
+        return Ok(snapshot);
+    }
+    snapshot(&call.server, names, Version::At(revision)).await?;
+    let range = slipway_store::Range {
+        start: selection.prefix.clone(),
+        end: stored::prefix_end(&selection.prefix),
+        at: Some(revision),
+        limit: 0,
+    };
+    let page = call.server.store.range(range).await.map_err(|error| status_of(error, names, ""))?;
+    let ingest = stored::ingest(vec![Arc::clone(&call.strategy)]);
+    let objects = page.records.into_iter().map(|record| {
+        let (bytes, attributes) = ingest(&record.key, record.mod_revision, &record.value);
+        let entry = Entry {
+            key: Arc::clone(&record.key),
+            bytes,
+            attributes,
+            create_revision: record.create_revision,
+            mod_revision: record.mod_revision,
+            version: record.version,
+        };
+        (record.key, Arc::new(entry))
+    });
+    Ok(Snapshot { revision, objects: objects.collect() })
+}
+
+/// Kubernetes lets the client choose: begin again, or go on inconsistently with the token in this answer.
+fn expired(token: &Continue) -> Status {
+    let next = Continue::new(Continue::INCONSISTENT, &token.start).encode();
+    let mut status = Status::expired(
+        "The provided continue parameter is too old to display a consistent list result. You can start a new list without \
+         the continue parameter, or use the continue token in this response to retrieve the remainder of the results. \
+         Continuing with the provided token results in an inconsistent list - objects that were created, modified, or \
+         deleted between the time the first chunk was returned and now may show up in the list.",
+    );
+    status.metadata = json!({"continue": next});
+    status
+}
+
+struct Page {
+    entries: Vec<Arc<Entry>>,
+    revision: Revision,
+    next: Option<Continue>,
+    /// Known only when nothing is filtered.
+    remaining: Option<usize>,
+}
+
+impl Page {
+    fn of(snapshot: &Snapshot, selection: &Selection, options: &ListOptions, revision: Revision) -> Page {
+        let start = options.continue_from.as_ref().map_or("", |token| token.start.as_str());
+        if options.limit == 0 && start.is_empty() {
+            return Page { entries: selection.entries(snapshot), revision, next: None, remaining: None };
+        }
+        let limit = if options.limit == 0 { usize::MAX } else { options.limit };
+        let mut rest = selection.after(snapshot, start);
+        let mut entries: Vec<Arc<Entry>> = rest.by_ref().filter(|entry| selection.matches(entry)).take(limit).cloned().collect();
+        entries.shrink_to_fit();
+        // Whether more follows is known only from the next match.
+        let mut more = false;
+        let mut remaining = 0;
+        if selection.is_everything() {
+            remaining = rest.count();
+            more = remaining > 0;
+        } else if entries.len() == limit {
+            more = rest.any(|entry| selection.matches(entry));
+        }
+        let last = entries.last().filter(|_| more).and_then(|entry| entry.key.strip_prefix(selection.prefix.as_str()));
+        let next = last.map(|last| Continue::new(revision, last));
+        let remaining = (next.is_some() && selection.is_everything()).then_some(remaining);
+        Page { entries, revision, next, remaining }
+    }
+
+    fn metadata(&self) -> Value {
+        let mut metadata = json!({"resourceVersion": self.revision.to_string()});
+        if let Some(next) = &self.next {
+            metadata["continue"] = next.encode().into();
+        }
+        if let Some(remaining) = self.remaining {
+            metadata["remainingItemCount"] = remaining.into();
+        }
+        metadata
+    }
+}
+
+/// A page in any other form than cached JSON.
+fn shown(call: &Call, accept: Accept, page: &Page) -> Result<Response, Status> {
+    let names = call.strategy.names();
+    let objects: Result<Vec<Value>, _> = page.entries.iter().map(|entry| stored::decode(&*call.strategy, &entry.bytes)).collect();
+    let objects = objects.map_err(|error| Status::internal(&error))?;
+    let list = match accept.form {
+        Form::Object => json!({
+            "kind": format!("{}List", names.kind), "apiVersion": names.api_version(),
+            "metadata": page.metadata(), "items": objects,
+        }),
+        Form::Metadata => table::partial_list(&objects, page.metadata()),
+        Form::Table => {
+            let include = IncludeObject::parse(call.info.query.get("includeObject"));
+            table::table(&*call.strategy, &objects, page.metadata(), true, include, call.server.now())
+        }
+    };
+    Ok(respond::value(accept, StatusCode::OK, &list))
+}
+
+fn raw_response(call: &Call, page: Page) -> Response {
+    let names = call.strategy.names();
+    let head = format!(
+        "{{\"kind\":\"{}List\",\"apiVersion\":\"{}\",\"metadata\":{},\"items\":[",
+        names.kind,
+        names.api_version(),
+        page.metadata()
+    );
+    let mut response = Response::new(Body::new(ListBody::new(head.into(), page.entries)));
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache, private"));
+    response
+}
+
+const TAIL: &[u8] = b"]}\n";
+
+/// `head`, the entries with commas between them, and the tail, in chunks.
+struct ListBody {
+    head: Bytes,
+    entries: std::vec::IntoIter<Arc<Entry>>,
+    first: bool,
+    left: usize,
+}
+
+impl ListBody {
+    fn new(head: Bytes, entries: Vec<Arc<Entry>>) -> Self {
+        let objects: usize = entries.iter().map(|entry| entry.bytes.len()).sum();
+        let left = head.len() + objects + entries.len().saturating_sub(1) + TAIL.len();
+        ListBody { head, entries: entries.into_iter(), first: true, left }
+    }
+
+    fn chunk(&mut self) -> Bytes {
+        let mut chunk = BytesMut::with_capacity(CHUNK_BYTES.min(self.left));
+        chunk.put(std::mem::take(&mut self.head));
+        while let Some(next) = self.entries.as_slice().first() {
+            if chunk.len() + next.bytes.len() + 1 + TAIL.len() > CHUNK_BYTES && !chunk.is_empty() {
+                return chunk.freeze();
+            }
+            if !std::mem::take(&mut self.first) {
+                chunk.put_u8(b',');
+            }
+            chunk.put_slice(&next.bytes);
+            self.entries.next();
+        }
+        chunk.put_slice(TAIL);
+        chunk.freeze()
+    }
+}
+
+impl http_body::Body for ListBody {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        if self.left == 0 {
+            return Poll::Ready(None);
+        }
+        let chunk = self.chunk();
+        self.left -= chunk.len();
+        Poll::Ready(Some(Ok(Frame::data(chunk))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.left == 0
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        SizeHint::with_exact(self.left as u64)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::stored::Attributes;
+    use http_body_util::BodyExt;
+
+    fn entry(bytes: Bytes) -> Arc<Entry> {
+        let attributes = Attributes::default();
+        Arc::new(Entry { key: "/core/pods/a/b".into(), bytes, attributes, create_revision: 1, mod_revision: 1, version: 1 })
+    }
+
+    #[tokio::test]
+    async fn the_body_has_the_length_it_says() {
+        for sizes in [vec![], vec![10], vec![10, 20], vec![CHUNK_BYTES - 10, 30, 5], vec![3 * CHUNK_BYTES, 1], vec![1000; 300]] {
+            let objects: Vec<Bytes> = sizes.iter().map(|size| Bytes::from("x".repeat(*size))).collect();
+            let body = ListBody::new("{[".into(), objects.iter().cloned().map(entry).collect());
+            let hint = http_body::Body::size_hint(&body).exact().unwrap();
+            let sent = body.collect().await.unwrap().to_bytes();
+            assert_eq!(sent.len() as u64, hint);
+            let texts: Vec<&str> = objects.iter().map(|object| std::str::from_utf8(object).unwrap()).collect();
+            assert_eq!(sent, format!("{{[{}]}}\n", texts.join(",")));
+        }
+    }
+}

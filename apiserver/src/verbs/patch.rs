@@ -1,0 +1,44 @@
+//! PATCH: changes parts of an object, or of its status.
+
+use crate::http::Call;
+use crate::http::error::Status;
+use crate::http::respond;
+use crate::patch::Patch;
+use crate::verbs::update::{Part, replace};
+use crate::verbs::{Step, Target, commit, object_meta};
+use axum::response::Response;
+use http::StatusCode;
+use serde_json::Value;
+use std::sync::Mutex;
+
+pub async fn patch(call: Call) -> Result<Response, Status> {
+    call.accept()?;
+    let dry_run = call.info.query.dry_run()?;
+    let validation = call.field_validation()?;
+    let content_type = call.content_type().to_owned();
+    let body = call.read_body().await?;
+    let patch = Patch::parse(&content_type, &body)?;
+    let strategy = &*call.strategy;
+    let target =
+        Target { server: &call.server, strategy, user: &call.user, namespace: call.namespace(), name: call.name(), dry_run };
+    let part = Part::of(&call.info.subresource);
+    let warnings = Mutex::new(vec![]);
+    let patched = {
+        let (target, patch, warnings) = (&target, &patch, &warnings);
+        let mut decide = move |old: Value| -> futures::future::BoxFuture<'_, Result<Step, Status>> {
+            Box::pin(async move {
+                let mut new = patch.apply(None, &old)?;
+                *warnings.lock().expect("nothing panics while it holds this lock") =
+                    crate::openapi::conform(strategy, &mut new, validation)?;
+                object_meta::check_type(strategy, &mut new)?;
+                object_meta::check_name(target.name, target.namespace, &new)?;
+                object_meta::preconditions_of_patch(&new).check(strategy.names(), &old)?;
+                strategy.fill_defaults(&mut new);
+                replace(target, part, old, new).await
+            })
+        };
+        commit(target, &mut decide).await?.object
+    };
+    let warnings = warnings.into_inner().expect("nothing panics while it holds this lock");
+    respond::object(&call, StatusCode::OK, &patched, &warnings)
+}

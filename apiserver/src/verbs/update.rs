@@ -1,0 +1,132 @@
+//! PUT: replaces an object, or its status.
+
+use crate::admission::{self, AdmissionContext, Operation};
+use crate::http::Call;
+use crate::http::error::Status;
+use crate::http::respond;
+use crate::verbs::{Preconditions, Step, Target, commit, object_meta};
+use axum::response::Response;
+use http::StatusCode;
+use serde_json::Value;
+
+/// What of the object a write may change.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Part {
+    /// All but the status.
+    Main,
+    Status,
+}
+
+impl Part {
+    pub fn of(subresource: &str) -> Self {
+        if subresource == "status" { Part::Status } else { Part::Main }
+    }
+
+    fn subresource(self) -> &'static str {
+        match self {
+            Part::Main => "",
+            Part::Status => "status",
+        }
+    }
+}
+
+pub async fn update(call: Call) -> Result<Response, Status> {
+    call.accept()?;
+    let dry_run = call.info.query.dry_run()?;
+    let (mut object, warnings) = call.read_object().await?;
+    let strategy = &*call.strategy;
+    object_meta::check_type(strategy, &mut object)?;
+    object_meta::check_name(call.name(), call.namespace(), &object)?;
+    strategy.fill_defaults(&mut object);
+    let target =
+        Target { server: &call.server, strategy, user: &call.user, namespace: call.namespace(), name: call.name(), dry_run };
+    let preconditions = object_meta::preconditions(&target, &object)?;
+    let part = Part::of(&call.info.subresource);
+    let updated = {
+        let (target, object, preconditions) = (&target, &object, &preconditions);
+        let mut decide = move |old: Value| -> futures::future::BoxFuture<'_, Result<Step, Status>> {
+            Box::pin(async move {
+                preconditions.check(strategy.names(), &old)?;
+                replace(target, part, old, object.clone()).await
+            })
+        };
+        commit(target, &mut decide).await?.object
+    };
+    respond::object(&call, StatusCode::OK, &updated, &warnings)
+}
+
+/// Takes a new object through admission, preparation and validation against the old one.
+pub(crate) async fn replace(target: &Target<'_>, part: Part, old: Value, mut new: Value) -> Result<Step, Status> {
+    let strategy = target.strategy;
+    let context = AdmissionContext {
+        server: target.server,
+        user: target.user,
+        strategy,
+        operation: Operation::Update,
+        namespace: target.namespace,
+        name: target.name,
+        subresource: part.subresource(),
+        old: Some(&old),
+        dry_run: target.dry_run,
+    };
+    admission::admit(&context, &mut new).await?;
+    object_meta::prepare_update(&mut new, &old);
+    let mut errors = vec![];
+    match part {
+        Part::Main => {
+            strategy.prepare_update(&mut new, &old);
+            errors.extend(object_meta::validate(strategy, &new));
+            errors.extend(object_meta::validate_update(&new, &old));
+            errors.extend(strategy.validate(&new));
+            errors.extend(strategy.validate_update(&new, &old));
+        }
+        Part::Status => {
+            strategy.prepare_status_update(&mut new, &old);
+            errors.extend(object_meta::validate_update(&new, &old));
+            errors.extend(strategy.validate_status_update(&new, &old));
+        }
+    }
+    if !errors.is_empty() {
+        let mut unique: Vec<crate::http::error::Invalid> = vec![];
+        errors.into_iter().for_each(|error| {
+            if !unique.contains(&error) {
+                unique.push(error)
+            }
+        });
+        return Err(target.invalid(&unique));
+    }
+    admission::validate(&context, &new).await?;
+    Ok(finish(target, &old, new))
+}
+
+/// An object that is being deleted goes when the last that kept it lets go.
+fn finish(target: &Target<'_>, old: &Value, new: Value) -> Step {
+    let metadata = &old["metadata"];
+    let deleting = metadata.get("deletionTimestamp").is_some_and(|time| !time.is_null());
+    let grace_over = metadata["deletionGracePeriodSeconds"].as_i64().unwrap_or(0) == 0;
+    if deleting && grace_over && !object_meta::has_finalizers(&new) && !target.strategy.is_kept(&new) {
+        Step::Delete(new)
+    } else {
+        Step::Put(new)
+    }
+}
+
+/// Changes an object within the server: reads it, lets `change` make the new one of it, and writes that if nobody wrote
+/// in between, else begins again; so `change` must be repeatable. Neither admission nor the kind's own preparation and
+/// validation is run: `change` answers for what it writes. An unchanged object is not written. Answers with the object
+/// as it is then, resourceVersion included.
+pub async fn guaranteed_update(
+    target: &Target<'_>,
+    preconditions: &Preconditions,
+    change: impl FnMut(Value) -> Result<Value, Status> + Send,
+) -> Result<Value, Status> {
+    let mut change = change;
+    let mut decide = |old: Value| -> futures::future::BoxFuture<'_, Result<Step, Status>> {
+        let step = preconditions
+            .check(target.strategy.names(), &old)
+            .and_then(|()| change(old.clone()))
+            .map(|new| finish(target, &old, new));
+        Box::pin(std::future::ready(step))
+    };
+    Ok(commit(target, &mut decide).await?.object)
+}

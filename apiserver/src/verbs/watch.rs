@@ -1,0 +1,312 @@
+//! WATCH: the changes of what a list would show, one JSON document a line.
+//!
+//! A change is encoded once for all watchers that ask for plain JSON; they only copy the bytes.
+
+use crate::http::Call;
+use crate::http::error::Status;
+use crate::http::negotiate::Form;
+use crate::kind::Strategy;
+use crate::server::ApiServer;
+use crate::stored::{self, Attributes, Change, Entry};
+use crate::table::{self, IncludeObject};
+use crate::verbs::list_options::{ListOptions, Selection, Version, snapshot};
+use crate::verbs::status_of;
+use axum::body::Body;
+use axum::response::Response;
+use bytes::{BufMut, Bytes, BytesMut};
+use futures::FutureExt;
+use http::{HeaderValue, header};
+use rand::RngExt;
+use serde_json::{Value, json};
+use slipway_store::{Revision, cache};
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::time::Instant;
+
+/// How long a watch lasts that names no timeout: at least this, at most twice as long, so that not all end at once.
+const TIMEOUT_MIN: Duration = Duration::from_secs(1800);
+const BOOKMARK_EVERY: Duration = Duration::from_secs(60);
+/// A last bookmark comes this long before the end, so that the client can go on from there.
+const BOOKMARK_BEFORE_END: Duration = Duration::from_secs(2);
+/// How much is gathered into one write.
+const CHUNK_BYTES: usize = 64 * 1024;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Type {
+    Added,
+    Modified,
+    Deleted,
+}
+
+impl Type {
+    /// The slot in `Change::encoded`.
+    fn slot(self) -> usize {
+        self as usize
+    }
+
+    fn as_str(self) -> &'static str {
+        match self {
+            Type::Added => "ADDED",
+            Type::Modified => "MODIFIED",
+            Type::Deleted => "DELETED",
+        }
+    }
+}
+
+pub async fn watch(call: Call) -> Result<Response, Status> {
+    let form = call.accept()?.form;
+    let options = ListOptions::parse(&call.info.query, &*call.strategy)?;
+    let selection = Selection::new(&call.strategy, call.info.namespace.as_deref(), &options);
+    let opened = open(&call, &options, &selection).await;
+    let timeout = match options.timeout_seconds {
+        Some(seconds) if seconds > 0 => Duration::from_secs(seconds),
+        _ => TIMEOUT_MIN.mul_f64(rand::rng().random_range(1.0..2.0)),
+    };
+    let now = Instant::now();
+    let stream = Stream {
+        shown: Shown {
+            strategy: Arc::clone(&call.strategy),
+            server: Arc::clone(&call.server),
+            form,
+            include: IncludeObject::parse(call.info.query.get("includeObject")),
+            headers: true,
+        },
+        selection,
+        source: opened,
+        end: now + timeout,
+        next_bookmark: options.bookmarks.then(|| now + BOOKMARK_EVERY.min(timeout.saturating_sub(BOOKMARK_BEFORE_END))),
+        initial_end: options.send_initial_events == Some(true) && options.bookmarks,
+    };
+    let frames = futures::stream::unfold(Some(stream), |stream| async move {
+        let mut stream = stream?;
+        let (bytes, more) = stream.next().await?;
+        Some((Ok::<_, Infallible>(bytes), more.then_some(stream)))
+    });
+    let mut response = Response::new(Body::from_stream(frames));
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache, private"));
+    Ok(response)
+}
+
+/// Where the events come from.
+struct Source {
+    /// What exists already, to be sent as ADDED first.
+    initial: std::vec::IntoIter<Arc<Entry>>,
+    changes: cache::Watcher<Attributes>,
+    /// All changes up to here have been looked at.
+    revision: Revision,
+}
+
+/// A refusal after the request was understood is an event of the stream, as in Kubernetes.
+async fn open(call: &Call, options: &ListOptions, selection: &Selection) -> Result<Source, Status> {
+    let names = call.strategy.names();
+    let initial = options.send_initial_events.unwrap_or(!matches!(options.version, Version::At(_)));
+    let (entries, revision) = match options.version {
+        Version::At(revision) if !initial => (vec![], revision),
+        version => {
+            let snapshot = snapshot(&call.server, names, version).await?;
+            let entries = if initial { selection.entries(&snapshot) } else { vec![] };
+            (entries, snapshot.revision)
+        }
+    };
+    let changes = call.server.cache.watch(&selection.prefix, revision).map_err(|error| match error {
+        slipway_store::Error::Compacted { oldest } => Status::expired(format!("too old resource version: {revision} ({oldest})")),
+        error => status_of(error, names, ""),
+    })?;
+    Ok(Source { initial: entries.into_iter(), changes, revision })
+}
+
+struct Stream {
+    shown: Shown,
+    selection: Selection,
+    source: Result<Source, Status>,
+    end: Instant,
+    next_bookmark: Option<Instant>,
+    /// Whether the end of the initial events is still to be told.
+    initial_end: bool,
+}
+
+impl Stream {
+    /// The next bytes, and whether more follow; `None`: the end.
+    async fn next(&mut self) -> Option<(Bytes, bool)> {
+        let source = match &mut self.source {
+            Ok(source) => source,
+            Err(status) => return Some((self.shown.error(status), false)),
+        };
+        if source.initial.len() > 0 {
+            return Some((initial_chunk(&mut source.initial, &mut self.shown), true));
+        }
+        if std::mem::take(&mut self.initial_end) {
+            return Some((self.shown.bookmark(source.revision, true), true));
+        }
+        loop {
+            let bookmark = self.next_bookmark.unwrap_or(self.end + BOOKMARK_EVERY);
+            let item = tokio::select! {
+                biased;
+                () = self.shown.server.closing() => return None,
+                () = tokio::time::sleep_until(self.end) => return None,
+                () = tokio::time::sleep_until(bookmark) => {
+                    self.next_bookmark = Some(next_bookmark(bookmark, self.end));
+                    return Some((self.shown.bookmark(source.revision, false), true));
+                }
+                item = source.changes.next() => item,
+            };
+            match item {
+                Ok(item) => {
+                    let first = take(item, source, &self.selection, &mut self.shown);
+                    if let Some(first) = first {
+                        return Some((gather(first, source, &self.selection, &mut self.shown), true));
+                    }
+                }
+                Err(slipway_store::Error::Closed) => return None,
+                Err(error) => {
+                    let status = status_of(error, self.shown.strategy.names(), "");
+                    return Some((self.shown.error(&status), false));
+                }
+            }
+        }
+    }
+}
+
+fn next_bookmark(last: Instant, end: Instant) -> Instant {
+    let before_end = end - BOOKMARK_BEFORE_END;
+    if last < before_end { (last + BOOKMARK_EVERY).min(before_end) } else { end + BOOKMARK_EVERY }
+}
+
+/// What is ready at once behind `first`, together with it.
+fn gather(first: Bytes, source: &mut Source, selection: &Selection, shown: &mut Shown) -> Bytes {
+    let mut chunk: Option<BytesMut> = None;
+    let mut len = first.len();
+    while len < CHUNK_BYTES {
+        // An error comes again with the next call.
+        let Some(Ok(item)) = source.changes.next().now_or_never() else { break };
+        if let Some(bytes) = take(item, source, selection, shown) {
+            len += bytes.len();
+            chunk.get_or_insert_with(|| BytesMut::from(&first[..])).put(bytes);
+        }
+    }
+    chunk.map_or(first, BytesMut::freeze)
+}
+
+/// The event that a change is to this watcher, if it is one.
+fn take(item: cache::Item<Attributes>, source: &mut Source, selection: &Selection, shown: &mut Shown) -> Option<Bytes> {
+    match item {
+        cache::Item::Progress(revision) => {
+            source.revision = source.revision.max(revision);
+            None
+        }
+        cache::Item::Change(change) => {
+            source.revision = change.revision;
+            let type_ = type_of(&change, selection)?;
+            Some(shown.change(&change, type_))
+        }
+    }
+}
+
+/// An object that begins to match is added, one that ceases to is deleted.
+fn type_of(change: &Change, selection: &Selection) -> Option<Type> {
+    let before = change.before.as_ref().is_some_and(|entry| selection.matches(entry));
+    let now = selection.matches(&change.now);
+    match (change.deleted, before, now) {
+        (true, false, false) | (false, false, false) => None,
+        (true, ..) | (false, true, false) => Some(Type::Deleted),
+        (false, false, true) => Some(Type::Added),
+        (false, true, true) => Some(Type::Modified),
+    }
+}
+
+fn initial_chunk(entries: &mut std::vec::IntoIter<Arc<Entry>>, shown: &mut Shown) -> Bytes {
+    let mut chunk = BytesMut::with_capacity(CHUNK_BYTES);
+    for entry in entries.by_ref() {
+        shown.event(&mut chunk, Type::Added, &entry.bytes);
+        if chunk.len() >= CHUNK_BYTES {
+            break;
+        }
+    }
+    chunk.freeze()
+}
+
+/// How this watcher is shown objects.
+struct Shown {
+    strategy: Arc<dyn Strategy>,
+    server: Arc<ApiServer>,
+    form: Form,
+    include: IncludeObject,
+    /// Whether the next Table is the first, which alone tells the columns.
+    headers: bool,
+}
+
+impl Shown {
+    fn is_raw(&self) -> bool {
+        self.form == Form::Object && self.strategy.names().stored_as.is_none()
+    }
+
+    fn change(&mut self, change: &Change, type_: Type) -> Bytes {
+        // What ceased to match is shown as it last matched, at the revision of the change.
+        let content = match (&change.before, type_, change.deleted) {
+            (Some(before), Type::Deleted, false) => stored::with_revision(&before.bytes, change.revision),
+            _ => change.now.bytes.clone(),
+        };
+        let raw = self.is_raw();
+        let mut encode = || {
+            let mut bytes = BytesMut::with_capacity(content.len() + 40);
+            self.event(&mut bytes, type_, &content);
+            bytes.freeze()
+        };
+        if raw {
+            return change.encoded[type_.slot()].get_or_init(encode).clone();
+        }
+        encode()
+    }
+
+    fn event(&mut self, out: &mut BytesMut, type_: Type, object: &Bytes) {
+        out.put_slice(b"{\"type\":\"");
+        out.put_slice(type_.as_str().as_bytes());
+        out.put_slice(b"\",\"object\":");
+        if self.is_raw() {
+            out.put_slice(object);
+        } else {
+            let object = stored::decode(&*self.strategy, object).unwrap_or_default();
+            out.put_slice(self.show(object).to_string().as_bytes());
+        }
+        out.put_slice(b"}\n");
+    }
+
+    fn show(&mut self, object: Value) -> Value {
+        match self.form {
+            Form::Object => object,
+            Form::Metadata => table::partial(&object),
+            Form::Table => {
+                let metadata = json!({"resourceVersion": object["metadata"]["resourceVersion"]});
+                let headers = std::mem::take(&mut self.headers);
+                table::table(&*self.strategy, &[object], metadata, headers, self.include, self.server.now())
+            }
+        }
+    }
+
+    /// How far the watcher has come, though nothing happened to what it watches.
+    fn bookmark(&self, revision: Revision, initial_end: bool) -> Bytes {
+        let names = self.strategy.names();
+        let mut metadata = json!({"resourceVersion": revision.to_string(), "creationTimestamp": null});
+        if initial_end {
+            metadata["annotations"] = json!({"k8s.io/initial-events-end": "true"});
+        }
+        let object = match self.form {
+            Form::Object => json!({"kind": names.kind, "apiVersion": names.api_version(), "metadata": metadata}),
+            Form::Metadata => json!({"kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1", "metadata": metadata}),
+            Form::Table => json!({
+                "kind": "Table", "apiVersion": "meta.k8s.io/v1", "metadata": {"resourceVersion": revision.to_string()},
+                "columnDefinitions": null,
+                "rows": [{"cells": [], "object": {
+                    "kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1", "metadata": metadata,
+                }}],
+            }),
+        };
+        format!("{}\n", json!({"type": "BOOKMARK", "object": object})).into()
+    }
+
+    fn error(&self, status: &Status) -> Bytes {
+        format!("{}\n", json!({"type": "ERROR", "object": status.object()})).into()
+    }
+}

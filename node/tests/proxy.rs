@@ -3,6 +3,8 @@
 //! A node with a bridge, three pods on it, and a client outside, each in a namespace of its own that exists as long as
 //! its file is open: nothing is left behind. Needs root, nft, iptables and conntrack.
 
+#![allow(clippy::unwrap_used)]
+
 use nix::sched::{CloneFlags, setns, unshare};
 use serde_json::{Value, json};
 use slipway_node::proxy::watched::Watched;
@@ -162,8 +164,7 @@ impl Cluster {
     }
 
     fn endpoints(&mut self, service: &str, addresses: &[(&str, &str)]) {
-        let endpoints: Vec<Value> =
-            addresses.iter().map(|(ip, node)| json!({"addresses": [ip], "nodeName": node})).collect();
+        let endpoints: Vec<Value> = addresses.iter().map(|(ip, node)| json!({"addresses": [ip], "nodeName": node})).collect();
         let object = json!({
             "metadata": {"name": service, "namespace": "default", "labels": {"kubernetes.io/service-name": service}},
             "addressType": "IPv4", "endpoints": endpoints,
@@ -255,7 +256,8 @@ fn refusal(cluster: &mut Cluster) {
 }
 
 fn affinity(cluster: &mut Cluster) {
-    let more = |seconds: u32| json!({"sessionAffinity": "ClientIP", "sessionAffinityConfig": {"clientIP": {"timeoutSeconds": seconds}}});
+    let more =
+        |seconds: u32| json!({"sessionAffinity": "ClientIP", "sessionAffinityConfig": {"clientIP": {"timeoutSeconds": seconds}}});
     cluster.service("web", "10.96.0.7", more(600));
     cluster.endpoints("web", &[A, B, C]);
     cluster.sync();

@@ -62,7 +62,8 @@ pub async fn clean(old: Option<&Model>, model: &Model) {
         let gone = |flow: &Flow| {
             let protocol = Protocol::Udp;
             let fronts = [Front::Address { ip: flow.to, protocol, port: flow.port }, Front::Node { protocol, port: flow.port }];
-            flow.answers != flow.to && fronts.iter().any(|front| old.routes.contains_key(front) && !model.routes.contains_key(front))
+            flow.answers != flow.to
+                && fronts.iter().any(|front| old.routes.contains_key(front) && !model.routes.contains_key(front))
         };
         flows.extend(listed.lines().filter_map(parse).filter(gone));
     }

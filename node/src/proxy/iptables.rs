@@ -160,9 +160,7 @@ fn chains(model: &Model, pod_cidr: Cidr) -> Chains {
 /// The match for what is sent to `front`, and whether it is a node port.
 fn destination(front: &Front) -> (String, bool) {
     match front {
-        Front::Address { ip, protocol, port } => {
-            (format!("-d {ip}/32 -p {0} -m {0} --dport {port}", protocol.name()), false)
-        }
+        Front::Address { ip, protocol, port } => (format!("-d {ip}/32 -p {0} -m {0} --dport {port}", protocol.name()), false),
         Front::Node { protocol, port } => {
             (format!("-m addrtype --dst-type LOCAL -p {0} -m {0} --dport {port}", protocol.name()), true)
         }

@@ -75,6 +75,7 @@ proptest! {
 
 #[test]
 fn finds_only_our_own_chains() {
-    let saved = "*nat\n:PREROUTING ACCEPT [0:0]\n:SLIPWAY-SERVICES - [0:0]\n:KUBE-SERVICES - [0:0]\n-A PREROUTING -j SLIPWAY-SERVICES\n";
+    let saved =
+        "*nat\n:PREROUTING ACCEPT [0:0]\n:SLIPWAY-SERVICES - [0:0]\n:KUBE-SERVICES - [0:0]\n-A PREROUTING -j SLIPWAY-SERVICES\n";
     assert_eq!(existing(Table::Nat, saved).collect::<Vec<_>>(), [(Table::Nat, "SLIPWAY-SERVICES".into())]);
 }

@@ -30,7 +30,11 @@ pub enum Error {
     #[error("neither nft nor iptables-restore works on this machine")]
     NoBackend,
     #[error("cannot start {program}")]
-    Start { program: &'static str, #[source] source: std::io::Error },
+    Start {
+        program: &'static str,
+        #[source]
+        source: std::io::Error,
+    },
     #[error("{program} refused the rules: {message}")]
     Refused { program: &'static str, message: String },
 }

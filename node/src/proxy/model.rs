@@ -161,7 +161,8 @@ impl Slice {
                 on_this_node: endpoint.node_name.as_deref() == Some(node),
             })
         };
-        let endpoints = slice.endpoints.iter().flatten().filter_map(endpoint).filter(|endpoint| endpoint.ready || endpoint.draining);
+        let endpoints =
+            slice.endpoints.iter().flatten().filter_map(endpoint).filter(|endpoint| endpoint.ready || endpoint.draining);
         Some((name, Slice { ports: slice.ports.iter().flatten().filter_map(port).collect(), endpoints: endpoints.collect() }))
     }
 }
@@ -169,9 +170,16 @@ impl Slice {
 /// An address that clients connect to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Front {
-    Address { ip: Ipv4Addr, protocol: Protocol, port: u16 },
+    Address {
+        ip: Ipv4Addr,
+        protocol: Protocol,
+        port: u16,
+    },
     /// Every address of the node.
-    Node { protocol: Protocol, port: u16 },
+    Node {
+        protocol: Protocol,
+        port: u16,
+    },
 }
 
 impl Front {
@@ -297,8 +305,8 @@ pub fn contribution<'a>(name: &Name, service: &Service, slices: impl Iterator<It
         result.routes.extend(port_routes(name, service, port, &chosen));
     }
     result.hairpin = endpoints_here.clone();
-    result.health_check = (service.external_local && service.health_check_port != 0)
-        .then_some((service.health_check_port, endpoints_here.len()));
+    result.health_check =
+        (service.external_local && service.health_check_port != 0).then_some((service.health_check_port, endpoints_here.len()));
     result
 }
 
@@ -341,9 +349,10 @@ pub fn udp_changed(old: &Model, new: &Model) -> bool {
     };
     let (before, now) = (udp(old), udp(new));
     before.len() != now.len()
-        || before.iter().zip(&now).any(|((front, route), (other_front, other))| {
-            front != other_front || !Arc::ptr_eq(route, other) && route != other
-        })
+        || before
+            .iter()
+            .zip(&now)
+            .any(|((front, route), (other_front, other))| front != other_front || !Arc::ptr_eq(route, other) && route != other)
 }
 
 #[cfg(test)]

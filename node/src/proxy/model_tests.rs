@@ -24,7 +24,8 @@ fn routes_of(service: Value, slices: &[Value]) -> String {
 }
 
 fn service(more: Value) -> Value {
-    let mut spec = json!({"clusterIP": "10.96.1.1", "ports": [{"name": "http", "port": 80, "targetPort": 8080, "nodePort": 30080}]});
+    let mut spec =
+        json!({"clusterIP": "10.96.1.1", "ports": [{"name": "http", "port": 80, "targetPort": 8080, "nodePort": 30080}]});
     spec.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
     json!({"metadata": {"name": "web", "namespace": "default"}, "spec": spec,
         "status": {"loadBalancer": {"ingress": [{"ip": "203.0.113.1"}, {"ip": "203.0.113.2", "ipMode": "Proxy"}, {"hostname": "lb"}]}}})
@@ -45,7 +46,11 @@ fn slice(endpoints: &[(&str, &str, bool, bool)]) -> Value {
 
 #[test]
 fn every_address_leads_to_the_ready_endpoints() {
-    let slices = [slice(&[("10.244.1.3", "there", true, false), ("10.244.0.2", "here", true, false), ("10.244.0.9", "here", false, false)])];
+    let slices = [slice(&[
+        ("10.244.1.3", "there", true, false),
+        ("10.244.0.2", "here", true, false),
+        ("10.244.0.9", "here", false, false),
+    ])];
     let expected = "\
 10.96.1.1:80/tcp Cluster [10.244.0.2:8080 10.244.1.3:8080]
 192.0.2.7:80/tcp External [10.244.0.2:8080 10.244.1.3:8080]

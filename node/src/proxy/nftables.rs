@@ -118,7 +118,11 @@ fn base(pod_cidr: Cidr) -> String {
 enum Pool<'a> {
     /// A map of endpoints, and how many there are.
     Map(&'static str, usize),
-    Own { id: String, targets: &'a [Target], seconds: u32 },
+    Own {
+        id: String,
+        targets: &'a [Target],
+        seconds: u32,
+    },
 }
 
 impl<'a> Pool<'a> {
@@ -134,7 +138,13 @@ impl<'a> Pool<'a> {
             (Front::Node { .. }, true) => "local-node-endpoints",
         };
         // A cluster IP's targets differ from those of the other addresses under internalTrafficPolicy Local.
-        let view = if local { "local" } else if route.entry == Entry::Cluster { "cluster" } else { "external" };
+        let view = if local {
+            "local"
+        } else if route.entry == Entry::Cluster {
+            "cluster"
+        } else {
+            "external"
+        };
         Some(match route.affinity {
             Some(seconds) => Pool::Own { id: id(&[&route.service, view]), targets, seconds },
             None => Pool::Map(map, targets.len()),

@@ -18,7 +18,7 @@ fn targets() -> impl Strategy<Value = Arc<[Target]>> {
 fn route(number: u8) -> impl Strategy<Value = Vec<(Front, Arc<Route>)>> {
     let affinity = prop_oneof![3 => Just(None), 1 => (10u32..12).prop_map(Some)];
     let sources = prop_oneof![4 => Just(0u8), 1 => 1u8..3];
-    let udp = (number % 3 == 0).then_some(Protocol::Udp).unwrap_or(Protocol::Tcp);
+    let udp = if number.is_multiple_of(3) { Protocol::Udp } else { Protocol::Tcp };
     (targets(), any::<[bool; 4]>(), affinity, sources).prop_map(move |(targets, flags, affinity, sources)| {
         let [external, local, elsewhere, node_port] = flags;
         let here: Arc<[Target]> = targets.iter().filter(|target| target.ip.octets()[2] == 0).copied().collect();

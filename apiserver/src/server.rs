@@ -3,6 +3,8 @@
 use crate::http::authenticate::User;
 use crate::kind::Strategy;
 use crate::stored::{self, Cache, Entry, Snapshot};
+use crate::subresources::node_agent::Agents;
+use crate::subresources::token::Signer;
 use axum::Router;
 use slipway_store::{Store, cache};
 use std::collections::HashMap;
@@ -67,6 +69,10 @@ pub struct ApiServer {
     pub options: Options,
     pub store: Arc<dyn Store>,
     pub cache: Arc<Cache>,
+    /// The way to node agents.
+    pub agents: Agents,
+    /// Signs service accounts' tokens.
+    pub signer: Option<Arc<Signer>>,
     resources: Resources,
     closing: CancellationToken,
 }
@@ -84,7 +90,11 @@ impl ApiServer {
         let resources = Resources::new(crate::resources::builtin());
         let ingest = stored::ingest(resources.all.clone());
         let cache = Cache::start(Arc::clone(&store), ingest, options.cache_limits.clone()).await?;
-        Ok(Arc::new(ApiServer { options, store, cache, resources, closing: CancellationToken::new() }))
+        let agents = Agents::new(options.kubelet_client_identity.as_ref(), options.kubelet_ca_pem.as_deref())
+            .map_err(|why| Error::Options { what: "the identity for node agents", why })?;
+        let signer = options.service_account_key_pem.as_ref().map(|key| Signer::new(key, &options.service_account_issuer));
+        let signer = signer.transpose().map_err(|why| Error::Options { what: "the service accounts' key", why })?.map(Arc::new);
+        Ok(Arc::new(ApiServer { options, store, cache, agents, signer, resources, closing: CancellationToken::new() }))
     }
 
     /// The whole API, authentication included.

@@ -95,6 +95,11 @@ async fn dispatch(server: Arc<ApiServer>, parts: Parts, body: Body) -> Result<Re
     if !info.is_resource {
         return crate::discovery::respond(&server, &parts).unwrap_or_else(|| Err(Status::no_such_path()));
     }
+    if let Some(review) = crate::subresources::review::find(&info.group, &info.version, &info.resource) {
+        let strategy = server.strategy("", "v1", "pods").ok_or_else(Status::no_such_path)?.clone();
+        let call = Call { server, strategy, user, info, parts, body: Mutex::new(body) };
+        return crate::subresources::review::create(call, review).await;
+    }
     let strategy = server.strategy(&info.group, &info.version, &info.resource).ok_or_else(Status::no_such_path)?.clone();
     let call = Call { server, strategy, user, info, parts, body: Mutex::new(body) };
     serve(call).await

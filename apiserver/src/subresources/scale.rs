@@ -1,0 +1,125 @@
+//! `scale`: the number of replicas of a Deployment or ReplicaSet, in one form for all kinds.
+
+use crate::http::Call;
+use crate::http::error::{Invalid, Status};
+use crate::http::negotiate::{Accept, Form};
+use crate::http::request_info::Verb;
+use crate::http::respond;
+use crate::patch::Patch;
+use crate::verbs::update::{Part, replace};
+use crate::verbs::{self, Preconditions, Step, Target, commit};
+use axum::response::Response;
+use http::StatusCode;
+use serde_json::{Value, json};
+use slipway_api::meta::LabelSelector;
+use slipway_api::selector::Selector;
+
+/// What the client sent.
+enum Change {
+    Replace(Value),
+    Patch(Patch),
+}
+
+pub async fn handle(call: Call) -> Result<Response, Status> {
+    let accept = Accept { form: Form::Object, ..call.accept()? };
+    if call.info.verb == Verb::Get {
+        let object = verbs::get_object(&call.server, &*call.strategy, call.namespace(), call.name()).await?;
+        return Ok(respond::value(accept, StatusCode::OK, &of(&object)));
+    }
+    let dry_run = call.info.query.dry_run()?;
+    let body = call.read_body().await?;
+    let change = match call.info.verb {
+        Verb::Patch => Change::Patch(Patch::parse(call.content_type(), &body)?),
+        _ => Change::Replace(super::parse_body(call.content_type(), &body)?),
+    };
+    let strategy = &*call.strategy;
+    let target =
+        Target { server: &call.server, strategy, user: &call.user, namespace: call.namespace(), name: call.name(), dry_run };
+    let object = {
+        let (target, change) = (&target, &change);
+        let mut decide = move |old: Value| -> futures::future::BoxFuture<'_, Result<Step, Status>> {
+            Box::pin(async move {
+                let current = of(&old);
+                let wanted = match change {
+                    Change::Replace(scale) => scale.clone(),
+                    Change::Patch(patch) => patch.apply(None, &current)?,
+                };
+                let replicas = check(&wanted, &current, target)?;
+                let mut new = old.clone();
+                new["spec"]["replicas"] = json!(replicas);
+                replace(target, Part::Main, old, new).await
+            })
+        };
+        commit(target, &mut decide).await?.object
+    };
+    Ok(respond::value(accept, StatusCode::OK, &of(&object)))
+}
+
+/// The Scale of an object.
+fn of(object: &Value) -> Value {
+    let mut metadata = json!({});
+    for field in ["name", "namespace", "uid", "resourceVersion", "creationTimestamp"] {
+        if let Some(value) = object["metadata"].get(field) {
+            metadata[field] = value.clone();
+        }
+    }
+    let mut spec = json!({});
+    if let Some(replicas) = object["spec"]["replicas"].as_i64().filter(|replicas| *replicas != 0) {
+        spec["replicas"] = json!(replicas);
+    }
+    let mut status = json!({"replicas": object["status"]["replicas"].as_i64().unwrap_or(0)});
+    let selector = serde_json::from_value::<LabelSelector>(object["spec"]["selector"].clone());
+    if let Ok(selector) = selector.map_err(|_| ()).and_then(|selector| Selector::from_label_selector(&selector).map_err(|_| ())) {
+        status["selector"] = selector.to_string().into();
+    }
+    json!({"kind": "Scale", "apiVersion": "autoscaling/v1", "metadata": metadata, "spec": spec, "status": status})
+}
+
+/// Holds the wanted Scale against the current one, and answers how many replicas it asks for.
+fn check(wanted: &Value, current: &Value, target: &Target<'_>) -> Result<i64, Status> {
+    let names = target.strategy.names();
+    let text = |field: &str| wanted["metadata"][field].as_str().filter(|text| !text.is_empty()).map(str::to_owned);
+    let (kind, version) = (wanted["kind"].as_str(), wanted["apiVersion"].as_str());
+    if kind != Some("Scale") || version != Some("autoscaling/v1") {
+        let why = format!("expected an autoscaling/v1 Scale, got {} {}", version.unwrap_or_default(), kind.unwrap_or_default());
+        return Err(Status::bad_request(why));
+    }
+    for (field, expected) in [("name", target.name), ("namespace", target.namespace)] {
+        if let Some(other) = text(field).filter(|other| other != expected) {
+            let why = format!("the {field} of the object ({other}) does not match the {field} on the URL ({expected})");
+            return Err(Status::bad_request(why));
+        }
+    }
+    let preconditions = Preconditions { uid: text("uid"), resource_version: text("resourceVersion") };
+    preconditions.check(names, current)?;
+    let replicas = match wanted["spec"].get("replicas") {
+        None | Some(Value::Null) => 0,
+        Some(value) => value.as_i64().filter(|count| i32::try_from(*count).is_ok()).ok_or_else(|| {
+            Status::bad_request(format!(
+                "json: cannot unmarshal {value} into Go struct field ScaleSpec.spec.replicas of type int32"
+            ))
+        })?,
+    };
+    if replicas < 0 {
+        let error = Invalid::value("spec.replicas", &json!(replicas), "must be greater than or equal to 0");
+        return Err(Status::invalid("autoscaling", "Scale", target.name, &[error]));
+    }
+    Ok(replicas)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_scale_of_an_object_names_its_pods_by_a_selector() {
+        let scale = of(&json!({
+            "metadata": {"name": "web", "namespace": "a", "uid": "u", "resourceVersion": "7", "labels": {"x": "y"}},
+            "spec": {"replicas": 3, "selector": {"matchLabels": {"b": "2", "a": "1"}}},
+            "status": {"replicas": 2},
+        }));
+        assert_eq!(scale["metadata"], json!({"name": "web", "namespace": "a", "uid": "u", "resourceVersion": "7"}));
+        assert_eq!(scale["spec"], json!({"replicas": 3}));
+        assert_eq!(scale["status"], json!({"replicas": 2, "selector": "a=1,b=2"}));
+    }
+}

@@ -1,0 +1,106 @@
+//! `pods/exec`, `pods/attach` and `pods/portforward`: the client's upgrade request is sent on to the node's agent, and
+//! after its 101 the two connections are joined byte by byte. What is spoken on them (SPDY/3.1, WebSocket) is between
+//! the client and the container runtime. Any other answer is passed back, so that a client that asked for a protocol
+//! that isn't there tries its next one.
+
+use super::node_agent::{agent_of, container, path, pod_of, unreachable};
+use crate::http::Call;
+use crate::http::error::Status;
+use axum::body::Body;
+use axum::response::Response;
+use http::{HeaderMap, HeaderName, Request, StatusCode, header};
+use hyper::upgrade::OnUpgrade;
+use hyper_util::rt::TokioIo;
+
+/// Bytes that wait in each direction of a tunnel.
+const TUNNEL_BUFFER_BYTES: usize = 32 * 1024;
+/// What is for this server alone, or is said anew for each connection.
+const NOT_PASSED_ON: [HeaderName; 5] =
+    [header::HOST, header::AUTHORIZATION, header::COOKIE, header::CONTENT_LENGTH, header::TRANSFER_ENCODING];
+
+pub async fn handle(mut call: Call) -> Result<Response, Status> {
+    if !asks_for_upgrade(&call.parts.headers) {
+        return Err(Status::bad_request("Upgrade request required"));
+    }
+    let (pod, node) = pod_of(&call).await?;
+    let node = node.ok_or_else(|| Status::bad_request(format!("pod {} does not have a host assigned", call.name())))?;
+    let uri = uri(&call, &pod)?;
+    let agent = agent_of(&call.server, &node)?;
+    let client = call.parts.extensions.remove::<OnUpgrade>();
+    let client = client.ok_or_else(|| Status::bad_request("this connection cannot be upgraded: HTTP/1.1 is needed"))?;
+
+    let mut request = Request::new(Body::empty());
+    *request.method_mut() = call.parts.method.clone();
+    *request.uri_mut() = uri.parse().map_err(|error: http::uri::InvalidUri| Status::internal(&error))?;
+    for (name, value) in &call.parts.headers {
+        if !NOT_PASSED_ON.contains(name) {
+            request.headers_mut().append(name, value.clone());
+        }
+    }
+    let mut answer = call.server.agents.send(&agent, request).await?;
+    if answer.status() != StatusCode::SWITCHING_PROTOCOLS {
+        return Ok(answer.map(Body::new));
+    }
+    let backend = hyper::upgrade::on(&mut answer);
+    let backend = backend.await.map_err(|error| unreachable(&agent.node, &error.to_string()))?;
+    tokio::spawn(tunnel(client, backend));
+    let (parts, _) = answer.into_parts();
+    Ok(Response::from_parts(parts, Body::empty()))
+}
+
+/// Joins the two until one of them ends.
+pub(super) async fn tunnel(client: OnUpgrade, backend: hyper::upgrade::Upgraded) {
+    let client = match client.await {
+        Ok(client) => client,
+        Err(error) => {
+            tracing::debug!(%error, "a client went away before its tunnel was open");
+            return;
+        }
+    };
+    let (mut client, mut backend) = (TokioIo::new(client), TokioIo::new(backend));
+    let size = TUNNEL_BUFFER_BYTES;
+    if let Err(error) = tokio::io::copy_bidirectional_with_sizes(&mut client, &mut backend, size, size).await {
+        tracing::debug!(%error, "a tunnel broke");
+    }
+}
+
+pub(super) fn asks_for_upgrade(headers: &HeaderMap) -> bool {
+    let connection = headers.get_all(header::CONNECTION).iter().filter_map(|value| value.to_str().ok());
+    let named = connection.flat_map(|value| value.split(',')).any(|option| option.trim().eq_ignore_ascii_case("upgrade"));
+    named && headers.contains_key(header::UPGRADE)
+}
+
+/// The agent's path for what the client asks.
+fn uri(call: &Call, pod: &serde_json::Value) -> Result<String, Status> {
+    let (namespace, name, query) = (call.namespace(), call.name(), &call.info.query);
+    let mut out = form_urlencoded::Serializer::new(String::new());
+    if call.info.subresource == "portforward" {
+        for port in query.all("ports") {
+            out.append_pair("port", port);
+        }
+        let (path, query) = (path(&["portForward", namespace, name]), out.finish());
+        return Ok(if query.is_empty() { path } else { format!("{path}?{query}") });
+    }
+    let container = container(pod, query.get("container"))?;
+    // The client asks for stdin and a terminal; the outputs it may ask not to have.
+    let (stdin, tty) = (query.flag("stdin"), query.flag("tty"));
+    let (stdout, stderr) = (query.optional_flag("stdout") != Some(false), query.optional_flag("stderr") != Some(false));
+    if !stdin && !stdout && !stderr {
+        return Err(Status::bad_request("you must specify at least 1 of stdin, stdout, stderr"));
+    }
+    // A terminal has one output.
+    let stderr = stderr && !(tty && query.optional_flag("stderr").is_none());
+    if tty && stderr {
+        return Err(Status::bad_request("tty and stderr cannot both be true"));
+    }
+    for (wanted, parameter) in [(stdin, "input"), (stdout, "output"), (stderr, "error"), (tty, "tty")] {
+        if wanted {
+            out.append_pair(parameter, "1");
+        }
+    }
+    for word in query.all("command") {
+        out.append_pair("command", word);
+    }
+    let verb = if call.info.subresource == "exec" { "exec" } else { "attach" };
+    Ok(format!("{}?{}", path(&[verb, namespace, name, &container]), out.finish()))
+}

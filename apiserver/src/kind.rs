@@ -116,10 +116,10 @@ pub trait Kind: DeserializeOwned + schemars::JsonSchema + Send + Sync + 'static 
 
     /// Fills in what the user may leave out. Idempotent.
     fn fill_defaults(_object: &mut Value) {}
-    /// Drops or sets what a user may not say on create.
+    /// Drops or sets what a user may not say on create. `metadata` is complete by then: name, UID, creation time.
     fn prepare_create(object: &mut Value) {
         if Self::NAMES.status {
-            remove(object, "status");
+            object["status"] = json!({});
             object["metadata"]["generation"] = json!(1);
         }
     }
@@ -136,6 +136,10 @@ pub trait Kind: DeserializeOwned + schemars::JsonSchema + Send + Sync + 'static 
     }
     fn validate(&self) -> Vec<Invalid> {
         vec![]
+    }
+    /// `validate`, where the object as it came is needed too: the typed view fills in required fields that are left out.
+    fn validate_whole(&self, _object: &Value) -> Vec<Invalid> {
+        self.validate()
     }
     fn validate_update(&self, _old: &Self) -> Vec<Invalid> {
         vec![]
@@ -241,7 +245,7 @@ impl<K: Kind> Strategy for Builtin<K> {
         K::prepare_status_update(object, old);
     }
     fn validate(&self, object: &Value) -> Vec<Invalid> {
-        view::<K>(object).map_or_else(|errors| errors, |typed| typed.validate())
+        view::<K>(object).map_or_else(|errors| errors, |typed| typed.validate_whole(object))
     }
     fn validate_update(&self, object: &Value, old: &Value) -> Vec<Invalid> {
         match (view::<K>(object), view::<K>(old)) {

@@ -80,6 +80,10 @@ impl Invalid {
         Self::new(field, Reason::TooLong, format!("Too long: may not be more than {limit} bytes"))
     }
 
+    pub fn too_many(field: impl Into<String>, actual: usize, limit: usize) -> Self {
+        Self::new(field, Reason::TooMany, format!("Too many: {actual}: must have at most {limit} items"))
+    }
+
     fn new(field: impl Into<String>, reason: Reason, message: String) -> Self {
         Invalid { field: field.into(), reason, message }
     }

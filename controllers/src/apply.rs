@@ -11,7 +11,7 @@ use tracing::{debug, warn};
 
 use crate::{
     caches::Caches,
-    plan::{Create, Delete, EventKind, Patch, Plan, Step},
+    plan::{Create, Delete, DeleteCollection, EventKind, Patch, Plan, Replace, Step},
     recorder::{Happening, Recorder},
     resource::{Key, Resource},
 };
@@ -19,7 +19,9 @@ use crate::{
 /// How many creations or deletions of one plan are under way at once.
 const CONCURRENT_MAX: usize = 16;
 /// A cache that does not see our own write by then lags for a reason that waiting longer does not cure.
-const SETTLE_MAX: Duration = Duration::from_secs(10);
+const SETTLE_MAX: Duration = Duration::from_secs(60);
+/// A cache of only some objects of a kind may never see the write.
+const SETTLE_FILTERED_MAX: Duration = Duration::from_secs(2);
 
 pub struct Writer {
     pub client: Client,
@@ -81,6 +83,14 @@ impl Writer {
                 }
                 Step::Patch(patch) => {
                     let done = self.patch(patch, &outcome).await;
+                    outcome.add(done);
+                }
+                Step::DeleteCollection(all) => {
+                    let done = self.delete_collection(all).await;
+                    outcome.add((done, None));
+                }
+                Step::Replace(replace) => {
+                    let done = self.replace(replace).await;
                     outcome.add(done);
                 }
                 Step::Event(event) => {
@@ -175,6 +185,23 @@ impl Writer {
         }
     }
 
+    async fn delete_collection(&self, all: DeleteCollection) -> Done {
+        let options = json!({"apiVersion": "v1", "kind": "DeleteOptions", "propagationPolicy": "Background"});
+        let uri = all.resource.collection(&all.namespace);
+        match self.send(Method::DELETE, uri, "application/json", &options).await {
+            Ok(_) => Done::Yes,
+            Err(error) => classify(error, "FailedDelete"),
+        }
+    }
+
+    async fn replace(&self, replace: Replace) -> (Done, Option<Write>) {
+        let uri = replace.resource.path(&replace.key, Some(replace.subresource));
+        match self.send(Method::PUT, uri, "application/json", &replace.object).await {
+            Ok(object) => (Done::Yes, Some(wrote(replace.resource, replace.key, &object))),
+            Err(error) => (classify(error, "FailedUpdate"), None),
+        }
+    }
+
     async fn patch(&self, patch: Patch, before: &Outcome) -> (Done, Option<Write>) {
         let mut body = patch.patch;
         body["metadata"]["uid"] = json!(patch.uid);
@@ -231,24 +258,18 @@ impl Outcome {
 
     /// Waits until the caches show what was written here, so that the next plan does not repeat it.
     pub async fn settle(&self, caches: &Caches) {
-        let seen = async {
-            for write in &self.writes {
-                match write {
-                    Write::Wrote { resource, revision, .. } => {
-                        if let Some(cache) = caches.of(resource) {
-                            let _ = cache.revision().wait_for(|seen| seen >= revision).await;
-                        }
-                    }
-                    Write::Deleted { resource, key, uid } => {
-                        if let Some(cache) = caches.of(resource) {
-                            let _ = cache.revision().wait_for(|_| cache.is_gone(key, uid)).await;
-                        }
-                    }
-                }
+        for write in &self.writes {
+            let (Write::Wrote { resource, .. } | Write::Deleted { resource, .. }) = write;
+            let Some((cache, selection)) = caches.of(resource) else { continue };
+            let mut revision = cache.revision();
+            let seen = revision.wait_for(|seen| match write {
+                Write::Wrote { revision, .. } => seen >= revision,
+                Write::Deleted { key, uid, .. } => cache.is_gone(key, uid),
+            });
+            let max = if selection.is_whole() { SETTLE_MAX } else { SETTLE_FILTERED_MAX };
+            if tokio::time::timeout(max, seen).await.is_err() {
+                debug!(plural = %resource.plural, "the cache has not seen our own writes; going on");
             }
-        };
-        if tokio::time::timeout(SETTLE_MAX, seen).await.is_err() {
-            debug!("the caches have not seen our own writes; going on");
         }
     }
 }

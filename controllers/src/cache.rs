@@ -15,7 +15,7 @@ use tracing::warn;
 use crate::resource::{Key, Object, Resource, controller_of};
 
 type Listener<K> = Box<dyn Fn(Option<&Arc<K>>, Option<&Arc<K>>) + Send + Sync>;
-type MetadataListener = Arc<dyn Fn(&Resource, Option<&ObjectMeta>, Option<&ObjectMeta>) + Send + Sync>;
+pub type MetadataListener = Arc<dyn Fn(&Resource, Option<&ObjectMeta>, Option<&ObjectMeta>) + Send + Sync>;
 
 /// The live objects of one kind, as far as the watch has come.
 pub struct Cache<K> {
@@ -222,6 +222,7 @@ pub trait AnyCache: Sink {
     fn synced(&self) -> watch::Receiver<bool>;
     /// Whether the object with this uid is gone, or known to be on its way out.
     fn is_gone(&self, key: &Key, uid: &str) -> bool;
+    fn metadata(&self, key: &Key) -> Option<ObjectMeta>;
     fn listen_to_metadata(&self, listener: MetadataListener);
 }
 
@@ -237,6 +238,9 @@ impl<K: Object> AnyCache for Cache<K> {
     }
     fn is_gone(&self, key: &Key, uid: &str) -> bool {
         self.get(key).is_none_or(|object| object.uid() != uid || object.is_deleted())
+    }
+    fn metadata(&self, key: &Key) -> Option<ObjectMeta> {
+        self.get(key).map(|object| object.metadata().clone())
     }
     fn listen_to_metadata(&self, listener: MetadataListener) {
         assert!(self.metadata_listener.set(listener).is_ok(), "one component follows all metadata");

@@ -14,6 +14,13 @@ pub struct Selection {
     pub field_selector: &'static str,
 }
 
+impl Selection {
+    /// Whether all objects of the kind are watched.
+    pub fn is_whole(&self) -> bool {
+        self.namespace.is_empty() && self.field_selector.is_empty()
+    }
+}
+
 const ALL: Selection = Selection { namespace: "", field_selector: "" };
 
 macro_rules! caches {
@@ -34,8 +41,8 @@ macro_rules! caches {
                 vec![$((&self.$name as &dyn AnyCache, $selection),)*]
             }
 
-            pub fn of(&self, resource: &Resource) -> Option<&dyn AnyCache> {
-                self.all().into_iter().map(|(cache, _)| cache).find(|cache| cache.resource() == resource)
+            pub fn of(&self, resource: &Resource) -> Option<(&dyn AnyCache, Selection)> {
+                self.all().into_iter().find(|(cache, _)| cache.resource() == resource)
             }
         }
     };

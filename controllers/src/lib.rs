@@ -15,8 +15,11 @@ pub mod run;
 
 mod claim;
 mod deployment;
+mod discovery;
 mod endpoint_slice;
 mod endpoints;
+mod garbage_collector;
+mod namespace;
 mod node_ipam;
 mod pods;
 mod replica_set;
@@ -67,7 +70,11 @@ pub enum Error {
 /// Runs all controllers until `shutdown`. It can be stopped at any point and started again elsewhere.
 pub async fn run(client: kube::Client, options: Options, shutdown: CancellationToken) -> Result<(), Error> {
     let caches = Arc::new(Caches::default());
+    let garbage_collector = garbage_collector::Controller::new(client.clone());
+    let monitor = garbage_collector.monitor(caches.clone());
     let controllers: Vec<Arc<dyn Controller>> = vec![
+        Arc::new(garbage_collector),
+        Arc::new(namespace::Controller { client: client.clone() }),
         Arc::new(deployment::Controller),
         Arc::new(replica_set::Controller),
         Arc::new(endpoint_slice::Controller),
@@ -82,6 +89,7 @@ pub async fn run(client: kube::Client, options: Options, shutdown: CancellationT
 
     let mut tasks = tokio::task::JoinSet::new();
     start_caches(&client, &caches, &mut tasks, &shutdown);
+    tasks.spawn(monitor.run(shutdown.clone()));
     if shutdown.run_until_cancelled(synced(&caches)).await.is_some() {
         info!(controllers = running.len(), "the caches are filled; the controllers start");
         for one in running {
@@ -97,7 +105,7 @@ fn start_caches(client: &kube::Client, caches: &Arc<Caches>, tasks: &mut tokio::
         let collection = Collection {
             path: cache.resource().collection(selection.namespace),
             field_selector: selection.field_selector,
-            accept: reflect::JSON,
+            form: reflect::Form::Whole,
         };
         let (client, caches, shutdown) = (client.clone(), caches.clone(), shutdown.clone());
         tasks.spawn(async move {

@@ -18,7 +18,9 @@ pub struct Plan {
 pub enum Step {
     Create(Create),
     Delete(Delete),
+    DeleteCollection(DeleteCollection),
     Patch(Patch),
+    Replace(Replace),
     Event(Event),
 }
 
@@ -43,6 +45,22 @@ pub struct Delete {
     pub propagation: Option<&'static str>,
     pub why: &'static str,
     pub tell: Option<Box<ObjectReference>>,
+}
+
+/// Deletes all objects of one kind in a namespace.
+#[derive(Clone, Debug)]
+pub struct DeleteCollection {
+    pub resource: Resource,
+    pub namespace: String,
+}
+
+/// A whole object, for the subresources that cannot be patched.
+#[derive(Clone, Debug)]
+pub struct Replace {
+    pub resource: Resource,
+    pub key: Key,
+    pub subresource: &'static str,
+    pub object: Value,
 }
 
 /// A merge patch that is refused (409) when the object is no longer the one that the plan has seen.
@@ -161,6 +179,10 @@ impl Step {
         Self::update_subresource(old, new, "status")
     }
 
+    pub fn replace<K: Object>(object: &K, subresource: &'static str) -> Step {
+        Step::Replace(Replace { resource: K::resource(), key: object.key(), subresource, object: to_value(object) })
+    }
+
     /// Lets the patch apply to whatever revision the object is in by then.
     pub fn whatever_the_revision(self) -> Step {
         match self {
@@ -236,6 +258,10 @@ impl fmt::Display for Step {
                     write!(f, "/{subresource}")?;
                 }
                 write!(f, " {}", patch.patch)
+            }
+            Step::DeleteCollection(all) => write!(f, "delete all {} in {}", all.resource.plural, all.namespace),
+            Step::Replace(replace) => {
+                write!(f, "replace {} {}/{}", replace.resource.kind, replace.key, replace.subresource)
             }
             Step::Event(event) => write!(f, "event {:?} {}: {}", event.kind, event.reason, event.message),
         }

@@ -25,10 +25,26 @@ const UNKNOWN_KIND_RETRY: Duration = Duration::from_secs(30);
 pub struct Collection {
     pub path: String,
     pub field_selector: &'static str,
-    pub accept: &'static str,
+    pub form: Form,
 }
 
-pub const JSON: &str = "application/json";
+/// How much of each object is asked for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Form {
+    Whole,
+    /// `PartialObjectMetadata`.
+    Metadata,
+}
+
+impl Form {
+    fn accept(self, list: bool) -> &'static str {
+        match (self, list) {
+            (Form::Whole, _) => "application/json",
+            (Form::Metadata, true) => "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1,application/json",
+            (Form::Metadata, false) => "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1,application/json",
+        }
+    }
+}
 
 #[derive(Deserialize)]
 struct List {
@@ -116,7 +132,7 @@ async fn list(client: &Client, collection: &Collection, sink: &dyn Sink) -> Resu
         if !continue_.is_empty() {
             query += &format!("&continue={}", encode(&continue_));
         }
-        let page: List = client.request(get(collection, &query)).await?;
+        let page: List = client.request(get(collection, &query, true)).await?;
         items.extend(page.items);
         if page.metadata.continue_.is_empty() {
             let revision = page.metadata.resource_version.parse().unwrap_or_default();
@@ -130,7 +146,7 @@ async fn list(client: &Client, collection: &Collection, sink: &dyn Sink) -> Resu
 /// Follows the changes after `revision`; returns where to go on, or `None` if only a new list helps.
 async fn watch(client: &Client, collection: &Collection, sink: &dyn Sink, mut revision: u64) -> Result<Option<u64>, kube::Error> {
     let query = format!("watch=true&allowWatchBookmarks=true&timeoutSeconds={WATCH_SECONDS}&resourceVersion={revision}");
-    let stream = client.request_stream(get(collection, &query)).await?;
+    let stream = client.request_stream(get(collection, &query, false)).await?;
     let mut lines = std::pin::pin!(stream.lines().into_stream());
     while let Some(line) = lines.next().await {
         let line = match line {
@@ -159,12 +175,15 @@ async fn watch(client: &Client, collection: &Collection, sink: &dyn Sink, mut re
     Ok(Some(revision))
 }
 
-fn get(collection: &Collection, query: &str) -> Request<Vec<u8>> {
+fn get(collection: &Collection, query: &str, list: bool) -> Request<Vec<u8>> {
     let mut uri = format!("{}?{query}", collection.path);
     if !collection.field_selector.is_empty() {
         uri += &format!("&fieldSelector={}", encode(collection.field_selector));
     }
-    Request::get(uri).header("accept", collection.accept).body(vec![]).expect("paths and queries of known characters make a URI")
+    Request::get(uri)
+        .header("accept", collection.form.accept(list))
+        .body(vec![])
+        .expect("paths and queries of known characters make a URI")
 }
 
 fn encode(text: &str) -> String {

@@ -115,7 +115,7 @@ impl World {
         let text = |field: &Value| field.as_str().unwrap_or_default().to_owned();
         let key = Key::new(text(&metadata["namespace"]), text(&metadata["name"]));
         self.objects.insert((resource.plural.to_string(), key.clone()), object.clone());
-        if let Some(cache) = self.caches.of(resource) {
+        if let Some((cache, _)) = self.caches.of(resource) {
             cache.upsert(&raw(&object), self.revision);
         }
         key
@@ -140,7 +140,7 @@ impl World {
     fn take(&mut self, resource: &Resource, key: &Key) {
         self.revision += 1;
         if let Some(object) = self.objects.remove(&(resource.plural.to_string(), key.clone()))
-            && let Some(cache) = self.caches.of(resource)
+            && let Some((cache, _)) = self.caches.of(resource)
         {
             cache.remove(&raw(&object), self.revision);
         }
@@ -168,6 +168,14 @@ impl World {
                 }
             }
             Step::Patch(patch) => self.merge(&patch.resource, &patch.key, &patch.patch),
+            Step::DeleteCollection(all) => {
+                let mine = |(plural, key): &&(String, Key)| *plural == all.resource.plural && key.namespace == all.namespace;
+                let keys: Vec<Key> = self.objects.keys().filter(mine).map(|(_, key)| key.clone()).collect();
+                keys.iter().for_each(|key| self.take(&all.resource, key));
+            }
+            Step::Replace(replace) => {
+                self.store(&replace.resource, replace.object.clone());
+            }
             Step::Event(_) => {}
         }
     }

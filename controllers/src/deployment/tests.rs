@@ -169,8 +169,12 @@ fn recreate_waits_for_the_last_old_pod() {
 fn a_name_that_is_taken_is_counted_as_a_collision() {
     let mut world = world();
     let name = format!("web-{}", revision::hash(&world.get::<Deployment>(&key()).spec.template, None));
-    world.put::<ReplicaSet>(&format!("{{metadata: {{name: {name}}}, spec: {{selector: {{matchLabels: {{x: y}}}}}}}}"));
-    world.step(&Controller, &key(), expect![[""]]);
+    world.put::<ReplicaSet>(&format!(
+        "{{metadata: {{name: {name}}}, spec: {{replicas: 0, selector: {{matchLabels: {{x: other}}}}}}}}"
+    ));
+    world.step(&Controller, &key(), expect![[r#"
+        patch Deployment default/web/status {"status":{"collisionCount":1,"conditions":[{"lastTransitionTime":"2026-01-01T00:00:00Z","lastUpdateTime":"2026-01-01T00:00:00Z","message":"Deployment does not have minimum availability.","reason":"MinimumReplicasUnavailable","status":"False","type":"Available"}],"observedGeneration":1,"terminatingReplicas":0}}
+    "#]]);
     world.converge(&work, &start_pods, &[]);
     assert_eq!(world.list::<Pod>().len(), 4);
 }

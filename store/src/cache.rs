@@ -4,8 +4,19 @@
 //! (with the resourceVersion spliced in) and the attributes `A` that selectors ask for.
 
 use crate::{Error, Revision, Store};
+use arc_swap::ArcSwap;
 use bytes::Bytes;
+use hub::{Hub, Ticket};
+use parking_lot::Mutex;
+use std::collections::VecDeque;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::Duration;
+use tokio::sync::{mpsc, watch};
+use tokio::time::Instant;
+
+mod follow;
+mod hub;
 
 /// An object as readers are sent it.
 #[derive(Debug)]
@@ -67,49 +78,178 @@ impl Default for Limits {
     }
 }
 
+/// How long `at_least` waits for the cache to catch up.
+const CATCH_UP: Duration = Duration::from_secs(3);
+/// A watcher that has seen nothing for so long is told how far the cache is.
+const PROGRESS_INTERVAL: Duration = Duration::from_secs(5);
+/// Snapshots that are kept for `continue` tokens at most; the oldest goes first.
+const PINS_MAX: usize = 1_000;
+
+struct Shared<A> {
+    store: Arc<dyn Store>,
+    ingest: Ingest<A>,
+    limits: Limits,
+    current: ArcSwap<Snapshot<A>>,
+    /// The revision of `current`, announced after it can be read.
+    reached: watch::Sender<Revision>,
+    /// Every change up to this revision is in the queues of the watchers it concerns.
+    delivered: AtomicI64,
+    hub: Mutex<Hub<A>>,
+    pins: Mutex<VecDeque<(Instant, Snapshot<A>)>>,
+}
+
+/// See the module.
 pub struct Cache<A> {
-    _store: Arc<dyn Store>,
-    _attributes: std::marker::PhantomData<A>,
+    shared: Arc<Shared<A>>,
+    follower: tokio::task::JoinHandle<()>,
 }
 
 /// A watcher's end of the cache.
 pub struct Watcher<A> {
-    _attributes: std::marker::PhantomData<A>,
+    /// What the ring had for it when it came; read before the queue.
+    replay: VecDeque<Arc<Change<A>>>,
+    queue: mpsc::Receiver<Arc<Change<A>>>,
+    ticket: Arc<Ticket>,
+    shared: Arc<Shared<A>>,
+    /// Everything up to here was handed out or does not concern it.
+    seen: Revision,
+    quiet_since: Instant,
 }
 
 impl<A: Send + Sync + 'static> Cache<A> {
     /// Reads the whole store, then follows it in a task of its own until the cache is dropped.
-    pub async fn start(_store: Arc<dyn Store>, _ingest: Ingest<A>, _limits: Limits) -> Result<Arc<Self>, Error> {
-        Err(Error::Closed)
+    pub async fn start(store: Arc<dyn Store>, ingest: Ingest<A>, limits: Limits) -> Result<Arc<Self>, Error> {
+        let loaded = follow::load(store.as_ref(), &ingest).await?;
+        let revision = loaded.snapshot.revision;
+        let shared = Arc::new(Shared {
+            store,
+            ingest,
+            hub: Mutex::new(Hub::new(revision, &limits)),
+            limits,
+            current: ArcSwap::from_pointee(loaded.snapshot),
+            reached: watch::Sender::new(revision),
+            delivered: AtomicI64::new(revision),
+            pins: Mutex::default(),
+        });
+        let follower = tokio::spawn(follow::run(shared.clone(), loaded.originals));
+        Ok(Arc::new(Cache { shared, follower }))
     }
+
     /// What the cache holds now; may lag behind the store.
     pub fn snapshot(&self) -> Snapshot<A> {
-        Snapshot { revision: 0, objects: imbl::OrdMap::new() }
+        Snapshot::clone(&self.shared.current.load())
     }
+
     /// Waits until the cache has reached `revision` (as after a write of one's own), a few seconds at most.
-    pub async fn at_least(&self, _revision: Revision) -> Result<Snapshot<A>, Error> {
-        Err(Error::Timeout)
+    pub async fn at_least(&self, revision: Revision) -> Result<Snapshot<A>, Error> {
+        let mut reached = self.shared.reached.subscribe();
+        let caught_up = tokio::time::timeout(CATCH_UP, reached.wait_for(|reached| *reached >= revision)).await;
+        match caught_up {
+            Err(_) => Err(Error::Timeout),
+            Ok(Err(_)) => Err(Error::Closed),
+            Ok(Ok(_)) => Ok(self.snapshot()),
+        }
     }
+
     /// A consistent read: asks the store for its revision and waits for it.
     pub async fn fresh(&self) -> Result<Snapshot<A>, Error> {
-        Err(Error::Timeout)
+        self.at_least(self.shared.store.revision().await?).await
     }
+
     /// Keeps a snapshot for `Limits::horizon`, for a `continue` token that names its revision.
-    pub fn pin(&self, _snapshot: &Snapshot<A>) {}
+    pub fn pin(&self, snapshot: &Snapshot<A>) {
+        let now = Instant::now();
+        let mut pins = self.shared.live_pins(now);
+        pins.retain(|(_, pinned)| pinned.revision != snapshot.revision);
+        if pins.len() >= PINS_MAX {
+            pins.pop_front();
+        }
+        pins.push_back((now, snapshot.clone()));
+    }
+
     /// A pinned snapshot, or the current one if it has just this revision; else `Compacted`.
     pub fn pinned(&self, revision: Revision) -> Result<Snapshot<A>, Error> {
-        Err(Error::Compacted { oldest: revision })
+        let current = self.shared.current.load();
+        if current.revision == revision {
+            return Ok(Snapshot::clone(&current));
+        }
+        let pins = self.shared.live_pins(Instant::now());
+        let found = pins.iter().find(|(_, pinned)| pinned.revision == revision);
+        found.map(|(_, pinned)| pinned.clone()).ok_or_else(|| {
+            let oldest = pins.iter().map(|(_, pinned)| pinned.revision).min();
+            Error::Compacted { oldest: oldest.unwrap_or(current.revision) }
+        })
     }
+
     /// Follows the keys that begin with `prefix`, every change after `after`. `Compacted` if the ring has forgotten it.
-    pub fn watch(&self, _prefix: &str, after: Revision) -> Result<Watcher<A>, Error> {
-        Err(Error::Compacted { oldest: after })
+    ///
+    /// `after` may be ahead of the cache, as it is when another replica has told it to a client: the watcher then gets
+    /// what comes later still.
+    pub fn watch(&self, prefix: &str, after: Revision) -> Result<Watcher<A>, Error> {
+        let (replay, queue, ticket) = self.shared.hub.lock().join(prefix, after, self.shared.limits.watcher_backlog_max)?;
+        Ok(Watcher { replay, queue, ticket, shared: self.shared.clone(), seen: after, quiet_since: Instant::now() })
+    }
+}
+
+impl<A> Drop for Cache<A> {
+    fn drop(&mut self) {
+        self.follower.abort();
+        self.shared.hub.lock().close();
+    }
+}
+
+impl<A> Shared<A> {
+    fn live_pins(&self, now: Instant) -> parking_lot::MutexGuard<'_, VecDeque<(Instant, Snapshot<A>)>> {
+        let mut pins = self.pins.lock();
+        while pins.front().is_some_and(|(since, _)| now.duration_since(*since) > self.limits.horizon) {
+            pins.pop_front();
+        }
+        pins
     }
 }
 
 impl<A: Send + Sync + 'static> Watcher<A> {
     /// The next change or, when it has been quiet, progress. `CutOff` ends it. Cancel safe.
     pub async fn next(&mut self) -> Result<Item<A>, Error> {
-        Err(Error::Closed)
+        loop {
+            let change = match self.replay.pop_front() {
+                Some(change) => Some(change),
+                None => {
+                    let quiet_until = self.quiet_since + PROGRESS_INTERVAL;
+                    match tokio::time::timeout_at(quiet_until, self.queue.recv()).await {
+                        Ok(Some(change)) => Some(change),
+                        Ok(None) => return Err(self.ticket.why_left()),
+                        Err(_) => self.look_again(),
+                    }
+                }
+            };
+            self.quiet_since = Instant::now();
+            match change {
+                None => return Ok(Item::Progress(self.seen)),
+                // What it has seen already: `after` was ahead of the cache.
+                Some(change) if change.revision <= self.seen => {}
+                Some(change) => {
+                    self.seen = change.revision;
+                    return Ok(Item::Change(change));
+                }
+            }
+        }
+    }
+
+    /// What has come meanwhile; if that is nothing, everything up to `delivered`, which is read first, was seen.
+    fn look_again(&mut self) -> Option<Arc<Change<A>>> {
+        let delivered = self.shared.delivered.load(Ordering::Acquire);
+        let change = self.queue.try_recv().ok();
+        if change.is_none() {
+            self.seen = self.seen.max(delivered);
+        }
+        change
+    }
+}
+
+impl<A> Drop for Watcher<A> {
+    fn drop(&mut self) {
+        self.shared.hub.lock().leave(&self.ticket);
     }
 }
 
@@ -118,3 +258,6 @@ impl<A> Clone for Snapshot<A> {
         Snapshot { revision: self.revision, objects: self.objects.clone() }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -14,6 +14,9 @@ pub mod contract;
 pub mod memory;
 pub mod postgres;
 
+/// The largest value that a write may carry, as large as etcd's largest request.
+pub const VALUE_BYTES_MAX: usize = 1_572_864;
+
 /// The number of a commit. 0 is before the first write.
 pub type Revision = i64;
 
@@ -51,6 +54,28 @@ pub struct Write {
     pub key: Arc<str>,
     pub expect: Expect,
     pub change: Change,
+}
+
+impl Write {
+    /// Whether this write may go ahead over a key whose `mod_revision` is `current`, 0 if there is none.
+    pub(crate) fn check(&self, current: Revision) -> Result<(), Error> {
+        match self.expect {
+            Expect::Absent if current != 0 => Err(Error::Exists),
+            Expect::Revision(_) if current == 0 => Err(Error::NotFound),
+            Expect::Revision(expected) if expected != current => Err(Error::Conflict { current }),
+            _ if current == 0 && self.change == Change::Delete => Err(Error::NotFound),
+            _ => Ok(()),
+        }
+    }
+
+    pub(crate) fn check_size(&self) -> Result<(), Error> {
+        match &self.change {
+            Change::Put(value) if value.len() > VALUE_BYTES_MAX => {
+                Err(Error::TooLarge { bytes: value.len(), limit: VALUE_BYTES_MAX })
+            }
+            _ => Ok(()),
+        }
+    }
 }
 
 /// One change, as the log has it. Changes are seen in the order of their revisions, each exactly once.

@@ -211,7 +211,7 @@ mod tests {
             cluster.add_pod("a", low(name, cpu, if name == "small" { 1 } else { 5 }));
         }
         assert_eq!(preempted(&cluster, &high("1"), &[]), "a: small");
-        assert_eq!(preempted(&cluster, &high("3"), &[]), "a: mid big");
+        assert_eq!(preempted(&cluster, &high("3"), &[]), "a: big small");
     }
 
     #[test]

@@ -5,7 +5,9 @@
 //! one file a kind.
 
 pub mod admission;
+mod bootstrap;
 pub mod discovery;
+mod event_expiry;
 pub mod field_selector;
 pub mod http;
 pub mod kind;

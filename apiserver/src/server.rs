@@ -1,6 +1,9 @@
 //! The server's state, and how it is started and asked from within the process.
 
 use crate::http::authenticate::User;
+use crate::http::authorize::{Authorizer, Plain};
+use crate::http::limits::InFlight;
+use crate::http::metrics::Metrics;
 use crate::kind::Strategy;
 use crate::stored::{self, Cache, Entry, Snapshot};
 use crate::subresources::node_agent::Agents;
@@ -11,6 +14,7 @@ use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::ops::RangeInclusive;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use tokio_util::sync::CancellationToken;
 
 /// Where the server reads the time.
@@ -73,7 +77,11 @@ pub struct ApiServer {
     pub agents: Agents,
     /// Signs service accounts' tokens.
     pub signer: Option<Arc<Signer>>,
+    pub authorizer: Box<dyn Authorizer>,
+    pub(crate) metrics: Metrics,
+    pub(crate) in_flight: InFlight,
     resources: Resources,
+    bootstrapped: AtomicBool,
     closing: CancellationToken,
 }
 
@@ -85,7 +93,8 @@ struct Resources {
 }
 
 impl ApiServer {
-    /// Fills the cache from the store, and writes what every cluster has (namespaces, priority classes).
+    /// Fills the cache from the store, writes what every cluster has (see `bootstrap`), and keeps sweeping old events
+    /// until the server is dropped or closed.
     pub async fn start(store: Arc<dyn Store>, options: Options) -> Result<Arc<Self>, Error> {
         let resources = Resources::new(crate::resources::builtin());
         let ingest = stored::ingest(resources.all.clone());
@@ -94,7 +103,23 @@ impl ApiServer {
             .map_err(|why| Error::Options { what: "the identity for node agents", why })?;
         let signer = options.service_account_key_pem.as_ref().map(|key| Signer::new(key, &options.service_account_issuer));
         let signer = signer.transpose().map_err(|why| Error::Options { what: "the service accounts' key", why })?.map(Arc::new);
-        Ok(Arc::new(ApiServer { options, store, cache, agents, signer, resources, closing: CancellationToken::new() }))
+        let server = Arc::new(ApiServer {
+            options,
+            store,
+            cache,
+            agents,
+            signer,
+            authorizer: Box::new(Plain),
+            metrics: Metrics::default(),
+            in_flight: InFlight::default(),
+            resources,
+            bootstrapped: AtomicBool::new(false),
+            closing: CancellationToken::new(),
+        });
+        crate::bootstrap::run(&server).await.map_err(|status| Error::Bootstrap(status.message))?;
+        server.bootstrapped.store(true, Ordering::Release);
+        tokio::spawn(crate::event_expiry::run(Arc::downgrade(&server), server.closing.clone()));
+        Ok(server)
     }
 
     /// The whole API, authentication included.
@@ -110,6 +135,14 @@ impl ApiServer {
     /// Ends what would last: watches, logs, tunnels.
     pub fn close(&self) {
         self.closing.cancel();
+    }
+
+    pub fn is_closing(&self) -> bool {
+        self.closing.is_cancelled()
+    }
+
+    pub fn is_bootstrapped(&self) -> bool {
+        self.bootstrapped.load(Ordering::Acquire)
     }
 
     /// Resolves once `close` was called.

@@ -9,6 +9,7 @@ use serde::Deserialize;
 use serde_json::{Map, Value};
 use slipway_store::{Revision, cache};
 use std::collections::{BTreeMap, HashMap};
+use std::ops::Bound;
 use std::sync::Arc;
 
 /// What selectors ask for, extracted when the object enters the cache.
@@ -61,6 +62,13 @@ pub fn prefix_end(prefix: &str) -> String {
     end.pop();
     end.push('0');
     end
+}
+
+/// The objects whose keys begin with `prefix` and come after `prefix` + `start`.
+pub fn below<'a>(snapshot: &'a Snapshot, prefix: &str, start: &str) -> impl Iterator<Item = &'a Arc<Entry>> {
+    let (start, end) = (format!("{prefix}{start}"), prefix_end(prefix));
+    let range = (Bound::Excluded(start.as_str()), Bound::Excluded(end.as_str()));
+    snapshot.objects.range::<_, str>(range).map(|(_, entry)| entry)
 }
 
 /// The bytes to store: the fields in the agreed order, without a resourceVersion.

@@ -1,12 +1,16 @@
 //! From a connection to a request that a verb can carry out, and back.
 
 pub mod authenticate;
+pub mod authorize;
 pub mod error;
+pub mod health;
 pub mod limits;
+pub mod metrics;
 pub mod negotiate;
 pub mod query;
 pub mod request_info;
 pub mod respond;
+pub mod serve;
 
 use crate::http::authenticate::User;
 use crate::http::error::Status;
@@ -21,11 +25,16 @@ use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
+use futures::FutureExt;
 use http::header;
 use http::request::Parts;
+use http_body_util::BodyExt;
 use parking_lot::Mutex;
 use serde_json::Value;
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
+use std::time::Instant;
+use tracing::Instrument;
 
 /// One authorised request for a resource that is served.
 pub struct Call {
@@ -81,18 +90,68 @@ pub fn router(server: Arc<ApiServer>) -> Router {
     Router::new().fallback(handle).with_state(server)
 }
 
+/// One request from its head to the head of its answer: timed, counted, and told of in a span.
 async fn handle(State(server): State<Arc<ApiServer>>, request: Request) -> Response {
     let (parts, body) = request.into_parts();
-    match dispatch(server, parts, body).await {
-        Ok(response) => response,
-        Err(status) => status.into_response(),
-    }
+    let info = RequestInfo::parse(&parts.method, &parts.uri);
+    let span = tracing::debug_span!("request", verb = info.verb.as_str(), path = info.path, user = tracing::field::Empty);
+    let start = Instant::now();
+    let answer = AssertUnwindSafe(answer(Arc::clone(&server), info.clone(), parts, body)).catch_unwind();
+    let response = match answer.instrument(span.clone()).await {
+        Ok(Ok(response)) => response,
+        Ok(Err(status)) => status.into_response(),
+        Err(panic) => {
+            server.metrics.panicked();
+            Status::internal(&Panicked(text_of(&*panic))).into_response()
+        }
+    };
+    let took = start.elapsed();
+    server.metrics.answered(&server, &info, response.status(), took);
+    span.in_scope(|| tracing::debug!(code = response.status().as_u16(), took_us = took.as_micros(), "answered"));
+    response
 }
 
-async fn dispatch(server: Arc<ApiServer>, parts: Parts, body: Body) -> Result<Response, Status> {
-    let info = RequestInfo::parse(&parts.method, &parts.uri);
-    let user = parts.extensions.get::<User>().cloned().ok_or_else(Status::unauthorized)?;
+/// A request that panicked is answered with a 500, and the server goes on.
+#[derive(Debug, thiserror::Error)]
+#[error("the request panicked: {0}")]
+struct Panicked(String);
+
+fn text_of(panic: &(dyn std::any::Any + Send)) -> String {
+    let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
+    text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_default()
+}
+
+async fn answer(server: Arc<ApiServer>, info: RequestInfo, parts: Parts, body: Body) -> Result<Response, Status> {
+    let user = authenticate::authenticate(&server, &parts).await?;
+    tracing::Span::current().record("user", user.name.as_str());
+    authorize::authorize(&server, &user, &info)?;
+    if info.is_long_running() {
+        let open = server.metrics.long_running();
+        let response = dispatch(server, user, info, parts, body).await?;
+        // Counted for as long as the body lasts.
+        return Ok(response.map(|body| {
+            Body::new(body.map_frame(move |frame| {
+                let _open = &open;
+                frame
+            }))
+        }));
+    }
+    let held = Arc::clone(&server);
+    let _permit = held.in_flight.enter().await?;
+    dispatch(server, user, info, parts, body).await
+}
+
+async fn dispatch(server: Arc<ApiServer>, user: User, info: RequestInfo, parts: Parts, body: Body) -> Result<Response, Status> {
     if !info.is_resource {
+        if info.verb != Verb::Get {
+            return Err(Status::no_such_path());
+        }
+        if info.path == "/metrics" {
+            return metrics::respond(&server);
+        }
+        if let Some(response) = health::respond(&server, &info).await {
+            return response;
+        }
         return crate::discovery::respond(&server, &parts).unwrap_or_else(|| Err(Status::no_such_path()));
     }
     if let Some(review) = crate::subresources::review::find(&info.group, &info.version, &info.resource) {
@@ -101,12 +160,11 @@ async fn dispatch(server: Arc<ApiServer>, parts: Parts, body: Body) -> Result<Re
         return crate::subresources::review::create(call, review).await;
     }
     let strategy = server.strategy(&info.group, &info.version, &info.resource).ok_or_else(Status::no_such_path)?.clone();
-    let call = Call { server, strategy, user, info, parts, body: Mutex::new(body) };
-    serve(call).await
+    serve_resource(Call { server, strategy, user, info, parts, body: Mutex::new(body) }).await
 }
 
 /// Hands a call to its verb.
-async fn serve(call: Call) -> Result<Response, Status> {
+async fn serve_resource(call: Call) -> Result<Response, Status> {
     let names = call.strategy.names();
     if !names.namespaced && call.info.namespace.is_some() && names.plural != "namespaces" {
         return Err(Status::no_such_path());

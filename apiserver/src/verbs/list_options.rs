@@ -13,7 +13,6 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 use slipway_api::selector::Selector;
 use slipway_store::Revision;
-use std::ops::Bound;
 use std::sync::Arc;
 
 /// What `resourceVersion` asks for.
@@ -231,9 +230,7 @@ impl Selection {
 
     /// All below the prefix and after `start` (a key without the prefix; empty: from the first), selected or not.
     pub fn after<'a>(&self, snapshot: &'a Snapshot, start: &str) -> impl Iterator<Item = &'a Arc<Entry>> {
-        let (start, end) = (format!("{}{start}", self.prefix), stored::prefix_end(&self.prefix));
-        let range = (Bound::Excluded(start.as_str()), Bound::Excluded(end.as_str()));
-        snapshot.objects.range::<_, str>(range).map(|(_, entry)| entry)
+        stored::below(snapshot, &self.prefix, start)
     }
 }
 

@@ -1,0 +1,133 @@
+//! What every cluster has from its first moment: namespaces, priority classes, and the `kubernetes` Service.
+
+use crate::http::authenticate::User;
+use crate::http::error::Status;
+use crate::kind::Strategy;
+use crate::server::ApiServer;
+use crate::verbs::{Preconditions, Target, create_object, guaranteed_update};
+use http::StatusCode;
+use serde_json::{Value, json};
+use std::net::{IpAddr, Ipv4Addr};
+
+const NAMESPACES: [&str; 4] = ["default", "kube-node-lease", "kube-public", "kube-system"];
+const SERVICE_PORT: u16 = 443;
+
+pub async fn run(server: &ApiServer) -> Result<(), Status> {
+    for name in NAMESPACES {
+        ensure(server, ("", "v1", "namespaces"), "", json!({"metadata": {"name": name}})).await?;
+    }
+    for class in priority_classes() {
+        ensure(server, ("scheduling.k8s.io", "v1", "priorityclasses"), "", class).await?;
+    }
+    if let Some(advertise) = server.options.advertise {
+        let (address, port) = (advertise.ip(), advertise.port());
+        let service_ip = first_address(&server.options.service_cidr);
+        ensure(server, ("", "v1", "services"), "default", service(service_ip, port)).await?;
+        replace(server, ("", "v1", "endpoints"), endpoints(address, port)).await?;
+        replace(server, ("discovery.k8s.io", "v1", "endpointslices"), endpoint_slice(address, port)).await?;
+    }
+    Ok(())
+}
+
+type Resource = (&'static str, &'static str, &'static str);
+
+/// Creates the object unless it is there.
+async fn ensure(server: &ApiServer, resource: Resource, namespace: &str, object: Value) -> Result<(), Status> {
+    let (group, version, plural) = resource;
+    let Some(strategy) = server.strategy(group, version, plural) else { return Ok(()) };
+    let name = object["metadata"]["name"].as_str().unwrap_or_default().to_owned();
+    let user = User::apiserver();
+    if crate::server::find(&server.snapshot(), &**strategy, namespace, &name).is_some() {
+        return Ok(());
+    }
+    match create_object(&Target::new(server, &**strategy, &user, namespace, &name), object).await {
+        Err(status) if status.code == StatusCode::CONFLICT => Ok(()),
+        Err(status) => Err(status),
+        Ok(_) => Ok(()),
+    }
+}
+
+/// Creates the object of the `default` namespace, or makes the one that is there say the same.
+async fn replace(server: &ApiServer, resource: Resource, object: Value) -> Result<(), Status> {
+    ensure(server, resource, "default", object.clone()).await?;
+    let (group, version, plural) = resource;
+    let Some(strategy) = server.strategy(group, version, plural) else { return Ok(()) };
+    let strategy: &dyn Strategy = &**strategy;
+    let user = User::apiserver();
+    let target = Target::new(server, strategy, &user, "default", "kubernetes");
+    let anything = Preconditions::default();
+    let changed = guaranteed_update(&target, &anything, |mut old| {
+        for field in ["subsets", "endpoints", "ports"] {
+            if let Some(value) = object.get(field) {
+                old[field] = value.clone();
+            }
+        }
+        strategy.fill_defaults(&mut old);
+        Ok(old)
+    });
+    changed.await.map(|_| ())
+}
+
+fn priority_classes() -> [Value; 2] {
+    let class = |name: &str, value: i64, description: &str| json!({"metadata": {"name": name}, "value": value, "description": description, "globalDefault": false});
+    [
+        class(
+            "system-node-critical",
+            2_000_001_000,
+            "Used for system critical pods that must not be moved from their current node.",
+        ),
+        class(
+            "system-cluster-critical",
+            2_000_000_000,
+            "Used for system critical pods that must run in the cluster, but can be moved to another node if necessary.",
+        ),
+    ]
+}
+
+/// The first usable address of a range, as `10.96.0.1` of `10.96.0.0/16`.
+pub fn first_address(cidr: &str) -> String {
+    let base = cidr.split('/').next().unwrap_or_default();
+    match base.parse::<IpAddr>() {
+        Ok(IpAddr::V4(ip)) => Ipv4Addr::from(u32::from(ip) + 1).to_string(),
+        Ok(IpAddr::V6(ip)) => std::net::Ipv6Addr::from(u128::from(ip) + 1).to_string(),
+        Err(_) => String::new(),
+    }
+}
+
+fn service(ip: String, port: u16) -> Value {
+    json!({
+        "metadata": {"name": "kubernetes", "labels": {"component": "apiserver", "provider": "kubernetes"}},
+        "spec": {
+            "type": "ClusterIP", "clusterIP": ip, "clusterIPs": [ip], "ipFamilies": ["IPv4"], "ipFamilyPolicy": "SingleStack",
+            "internalTrafficPolicy": "Cluster", "sessionAffinity": "None",
+            "ports": [{"name": "https", "port": SERVICE_PORT, "protocol": "TCP", "targetPort": port}],
+        },
+    })
+}
+
+fn endpoints(address: IpAddr, port: u16) -> Value {
+    json!({
+        "metadata": {"name": "kubernetes", "labels": {"endpointslice.kubernetes.io/skip-mirror": "true"}},
+        "subsets": [{"addresses": [{"ip": address}], "ports": [{"name": "https", "port": port, "protocol": "TCP"}]}],
+    })
+}
+
+fn endpoint_slice(address: IpAddr, port: u16) -> Value {
+    json!({
+        "metadata": {"name": "kubernetes", "labels": {"kubernetes.io/service-name": "kubernetes"}},
+        "addressType": if address.is_ipv4() { "IPv4" } else { "IPv6" },
+        "endpoints": [{"addresses": [address], "conditions": {"ready": true}}],
+        "ports": [{"name": "https", "port": port, "protocol": "TCP"}],
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_address_of_a_range() {
+        assert_eq!(first_address("10.96.0.0/16"), "10.96.0.1");
+        assert_eq!(first_address("fd00::/108"), "fd00::1");
+    }
+}

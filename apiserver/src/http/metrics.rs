@@ -1,0 +1,123 @@
+//! `/metrics`, under kube-apiserver's names.
+
+use crate::http::error::Status;
+use crate::http::request_info::RequestInfo;
+use crate::http::respond;
+use crate::server::ApiServer;
+use axum::response::Response;
+use http::StatusCode;
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::encoding::text::encode;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::registry::Registry;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::Duration;
+
+/// Seconds; as kube-apiserver's, without the finest.
+const BUCKETS: [f64; 14] = [0.005, 0.025, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0];
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Requested {
+    verb: &'static str,
+    group: &'static str,
+    version: &'static str,
+    resource: &'static str,
+    subresource: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Answered {
+    verb: &'static str,
+    group: &'static str,
+    version: &'static str,
+    resource: &'static str,
+    subresource: String,
+    code: u16,
+}
+
+pub struct Metrics {
+    registry: Registry,
+    requests: Family<Answered, Counter>,
+    durations: Family<Requested, Histogram>,
+    in_flight: Gauge,
+    long_running: Gauge<i64, AtomicI64>,
+    panics: Counter,
+    revision: Gauge,
+    objects: Gauge,
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        let mut metrics = Metrics {
+            registry: Registry::default(),
+            requests: Family::default(),
+            durations: Family::new_with_constructor(|| Histogram::new(BUCKETS)),
+            in_flight: Gauge::default(),
+            long_running: Gauge::default(),
+            panics: Counter::default(),
+            revision: Gauge::default(),
+            objects: Gauge::default(),
+        };
+        let registry = &mut metrics.registry;
+        registry.register("apiserver_request", "Requests by verb, resource and code", metrics.requests.clone());
+        let text = "Time to answer a request (of those that last: to begin to)";
+        registry.register("apiserver_request_duration_seconds", text, metrics.durations.clone());
+        registry.register("apiserver_current_inflight_requests", "Requests being worked on", metrics.in_flight.clone());
+        registry.register("apiserver_longrunning_requests", "Open watches, logs and tunnels", metrics.long_running.clone());
+        registry.register("apiserver_request_panics", "Requests that panicked", metrics.panics.clone());
+        registry.register("slipway_cache_revision", "The revision that the cache has reached", metrics.revision.clone());
+        registry.register("slipway_cache_objects", "Objects in the cache", metrics.objects.clone());
+        metrics
+    }
+}
+
+impl Metrics {
+    pub(crate) fn answered(&self, server: &ApiServer, info: &RequestInfo, code: StatusCode, took: Duration) {
+        // Only what is served becomes a label, so that nobody can fill the memory with made-up paths.
+        let names = server.strategy(&info.group, &info.version, &info.resource).map(|strategy| *strategy.names());
+        let (group, version, resource) = names.map_or(("", "", ""), |names| (names.group, names.version, names.plural));
+        let subresource = match info.subresource.as_str() {
+            sub if names.is_some() && KNOWN_SUBRESOURCES.contains(&sub) => sub.to_owned(),
+            _ => String::new(),
+        };
+        let verb = info.verb.as_str();
+        let requested = Requested { verb, group, version, resource, subresource: subresource.clone() };
+        self.durations.get_or_create(&requested).observe(took.as_secs_f64());
+        self.requests.get_or_create(&Answered { verb, group, version, resource, subresource, code: code.as_u16() }).inc();
+    }
+
+    pub(crate) fn panicked(&self) {
+        self.panics.inc();
+    }
+
+    /// Counts as open until it is dropped.
+    pub(crate) fn long_running(&self) -> Open {
+        self.long_running.inc();
+        Open(self.long_running.clone())
+    }
+}
+
+const KNOWN_SUBRESOURCES: [&str; 11] =
+    ["status", "scale", "binding", "eviction", "log", "exec", "attach", "portforward", "proxy", "token", "approval"];
+
+pub(crate) struct Open(Gauge<i64, AtomicI64>);
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.0.inner().fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+pub fn respond(server: &ApiServer) -> Result<Response, Status> {
+    let metrics = &server.metrics;
+    let snapshot = server.snapshot();
+    metrics.revision.set(snapshot.revision);
+    metrics.objects.set(i64::try_from(snapshot.objects.len()).unwrap_or(i64::MAX));
+    metrics.in_flight.set(i64::try_from(server.in_flight.working()).unwrap_or(i64::MAX));
+    let mut text = String::new();
+    encode(&mut text, &metrics.registry).map_err(|error| Status::internal(&error))?;
+    Ok(respond::bytes("application/openmetrics-text; version=1.0.0; charset=utf-8", StatusCode::OK, text.into()))
+}

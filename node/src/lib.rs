@@ -1,4 +1,5 @@
 //! placeholder
 
+pub mod cni;
 pub mod dns;
 pub mod proxy;

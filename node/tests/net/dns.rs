@@ -1,6 +1,4 @@
 //! The cluster's DNS over real sockets: answers, truncation, forwarding, aliases, and its interface.
-#![allow(clippy::unwrap_used)]
-
 use hickory_proto::op::{Edns, Message, Query, ResponseCode};
 use hickory_proto::rr::{Name, RData, Record, RecordType};
 use nix::sched::{CloneFlags, unshare};

@@ -3,3 +3,4 @@
 pub mod cni;
 pub mod dns;
 pub mod proxy;
+pub mod simulated;

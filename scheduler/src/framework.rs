@@ -249,10 +249,9 @@ pub fn check_with_nominated(
 /// Finds the best node for a pod, or says why there is none. A node that the pod was nominated for comes first.
 pub fn decide(pod: &PodInfo, nominated: Option<&str>, cluster: &Snapshot, plugins: &Plugins, sample: Sample) -> Decision {
     let filters = filters(pod, cluster, plugins);
-    if let Some(node) = nominated.and_then(|name| cluster.node(name)) {
-        if check_with_nominated(&filters, pod, node, cluster).is_none() {
-            return Decision::Bind { node: node.name().clone(), looked_at: 0 };
-        }
+    let fits = |node: &&Arc<NodeInfo>| check_with_nominated(&filters, pod, node, cluster).is_none();
+    if let Some(node) = nominated.and_then(|name| cluster.node(name)).filter(fits) {
+        return Decision::Bind { node: node.name().clone(), looked_at: 0 };
     }
     let enough = sample.enough(cluster.len());
     let mut explanation = Explanation { nodes: cluster.len(), ..Explanation::default() };

@@ -280,10 +280,9 @@ impl State {
             }
             return;
         }
-        if self.placed.get(&pod.key).is_some_and(|placed| placed.assumed && placed.pod.uid == pod.uid) {
-            if let Some(placed) = self.forget(&pod.key) {
-                self.event(&Event::PodGone(&placed.pod), now);
-            }
+        let assumed = self.placed.get(&pod.key).is_some_and(|placed| placed.assumed && placed.pod.uid == pod.uid);
+        if let Some(placed) = assumed.then(|| self.forget(&pod.key)).flatten() {
+            self.event(&Event::PodGone(&placed.pod), now);
         }
         if still_waiting {
             self.queue.back_off(&pod.key, now);

@@ -71,6 +71,10 @@ impl<K: Object> Cache<K> {
         self.len() == 0
     }
 
+    pub fn any(&self, test: impl Fn(&K) -> bool) -> bool {
+        self.state.read().objects.values().any(|object| test(object))
+    }
+
     pub fn in_namespace(&self, namespace: &str) -> Vec<Arc<K>> {
         let state = self.state.read();
         let from = Key::new(namespace, "");

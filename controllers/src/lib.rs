@@ -14,24 +14,30 @@ pub mod resource;
 pub mod run;
 
 mod claim;
+mod daemon_set;
 mod deployment;
 mod discovery;
 mod endpoint_slice;
 mod endpoints;
 mod garbage_collector;
+mod job;
 mod namespace;
 mod node_ipam;
+mod node_lifecycle;
+mod pod_gc;
 mod pods;
 mod replica_set;
 mod root_ca;
 mod service_account;
 mod service_ports;
+mod taint_eviction;
 
 #[cfg(test)]
 mod testing;
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
+use slipway_api::jiff::SignedDuration;
 use tokio_util::sync::CancellationToken;
 use tracing::info;
 
@@ -53,11 +59,35 @@ pub struct Options {
     /// Each node gets a part of it, `node_cidr_mask` bits wide.
     pub pod_cidr: String,
     pub node_cidr_mask: u8,
+    /// So long a node may be silent before it counts as lost.
+    pub node_monitor_grace_period: Duration,
+    /// The same for a node that has never been heard of.
+    pub node_startup_grace_period: Duration,
+    /// So many ended pods are kept.
+    pub terminated_pods_max: usize,
+}
+
+impl Options {
+    fn node_grace(&self) -> node_lifecycle::Grace {
+        let signed = |period: Duration| SignedDuration::from_secs(i64::try_from(period.as_secs()).unwrap_or(i64::MAX));
+        node_lifecycle::Grace {
+            heard_once: signed(self.node_monitor_grace_period),
+            never_heard: signed(self.node_startup_grace_period),
+        }
+    }
 }
 
 impl Default for Options {
     fn default() -> Options {
-        Options { cluster_ca: None, root_ca_pem: String::new(), pod_cidr: "10.244.0.0/16".into(), node_cidr_mask: 24 }
+        Options {
+            cluster_ca: None,
+            root_ca_pem: String::new(),
+            pod_cidr: "10.244.0.0/16".into(),
+            node_cidr_mask: 24,
+            node_monitor_grace_period: Duration::from_secs(40),
+            node_startup_grace_period: Duration::from_secs(60),
+            terminated_pods_max: 12_500,
+        }
     }
 }
 
@@ -77,10 +107,15 @@ pub async fn run(client: kube::Client, options: Options, shutdown: CancellationT
         Arc::new(namespace::Controller { client: client.clone() }),
         Arc::new(deployment::Controller),
         Arc::new(replica_set::Controller),
+        Arc::new(daemon_set::Controller),
+        Arc::new(job::Controller),
         Arc::new(endpoint_slice::Controller),
         Arc::new(endpoints::Controller),
         Arc::new(service_account::Controller),
         Arc::new(root_ca::Controller { pem: options.root_ca_pem.clone() }),
+        Arc::new(node_lifecycle::Controller::new(options.node_grace())),
+        Arc::new(taint_eviction::Controller),
+        Arc::new(pod_gc::Controller::new(client.clone(), options.terminated_pods_max)),
         Arc::new(node_ipam::Controller::new(&options.pod_cidr, options.node_cidr_mask)?),
     ];
     let running: Vec<Arc<Running>> = controllers.into_iter().map(|one| Running::new(one, &caches)).collect();

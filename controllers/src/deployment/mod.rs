@@ -3,7 +3,7 @@
 //! One ReplicaSet a version of the template; this controller only moves numbers between them.
 
 mod condition;
-mod revision;
+pub mod revision;
 mod rollout;
 mod size;
 #[cfg(test)]
@@ -28,6 +28,8 @@ use crate::{
     resource::{Key, Object, controller_of},
     run::Situation,
 };
+
+pub use size::resolve;
 
 pub struct Controller;
 

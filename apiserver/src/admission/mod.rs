@@ -1,11 +1,24 @@
 //! What is asked of every write between decoding and storing: mutating plugins first, then validating ones. One plugin
-//! a file, called in the order of the lists here.
+//! a file, called in the order of the list here.
+//!
+//! That a namespace exists and is not on its way out is asked by the verbs themselves (`verbs::create`).
+
+mod allocation;
+mod default_toleration_seconds;
+mod node_restriction;
+mod priority;
+mod reservations;
+mod service_account;
+
+pub use allocation::repair;
+pub use reservations::Reservations;
 
 use crate::http::authenticate::User;
-use crate::http::error::Status;
+use crate::http::error::{Status, qualified};
 use crate::kind::Strategy;
 use crate::server::ApiServer;
-use serde_json::Value;
+use async_trait::async_trait;
+use serde_json::{Value, json};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Operation {
@@ -33,14 +46,78 @@ pub struct AdmissionContext<'a> {
     pub dry_run: bool,
 }
 
-/// Runs the mutating plugins: after decoding and defaulting, before the kind's `prepare_*` hooks. On an update it may
-/// run several times for one request (once an attempt), so plugins must be repeatable.
-pub async fn admit(_context: &AdmissionContext<'_>, _object: &mut Value) -> Result<(), Status> {
-    Ok(())
+/// One question about a write.
+#[async_trait]
+trait Plugin: Send + Sync {
+    /// Changes the object. On an update it may be called once an attempt, so it must be repeatable.
+    async fn admit(
+        &self,
+        _context: &AdmissionContext<'_>,
+        _object: &mut Value,
+        _reservations: &mut Reservations,
+    ) -> Result<(), Status> {
+        Ok(())
+    }
+
+    /// Only looks at what is going to be written; for a delete, at what is going to be deleted.
+    async fn validate(&self, _context: &AdmissionContext<'_>, _object: &Value) -> Result<(), Status> {
+        Ok(())
+    }
+}
+
+/// In the order of kube-apiserver; allocation comes last, when nothing else refuses the object any more.
+static PLUGINS: &[&dyn Plugin] = &[
+    &service_account::ServiceAccount,
+    &node_restriction::NodeRestriction,
+    &priority::Priority,
+    &default_toleration_seconds::DefaultTolerationSeconds,
+    &allocation::Allocation,
+];
+
+/// Runs the mutating plugins: after decoding and defaulting, before the kind's `prepare_*` hooks. What was reserved for
+/// the object must be kept once it is stored, else it is given back.
+pub async fn admit(context: &AdmissionContext<'_>, object: &mut Value) -> Result<Reservations, Status> {
+    let mut reservations = Reservations::new(context.server);
+    for plugin in PLUGINS {
+        if let Err(status) = plugin.admit(context, object, &mut reservations).await {
+            reservations.release().await;
+            return Err(status);
+        }
+    }
+    Ok(reservations)
 }
 
 /// Runs the validating plugins: after the kind's own validation, directly before the object is stored. For a delete
 /// `object` is what is going to be deleted.
-pub async fn validate(_context: &AdmissionContext<'_>, _object: &Value) -> Result<(), Status> {
+pub async fn validate(context: &AdmissionContext<'_>, object: &Value) -> Result<(), Status> {
+    for plugin in PLUGINS {
+        plugin.validate(context, object).await?;
+    }
     Ok(())
+}
+
+/// Is told of every update and deletion that was stored: gives back what the old object held and the new one does not.
+pub async fn written(server: &ApiServer, strategy: &dyn Strategy, old: &Value, new: Option<&Value>) {
+    allocation::written(server, strategy, old, new).await;
+}
+
+impl AdmissionContext<'_> {
+    /// Whether it is the object itself that is written, and it is of this kind.
+    fn writes(&self, group: &str, plural: &str, operations: &[Operation]) -> bool {
+        let names = self.strategy.names();
+        self.subresource.is_empty() && (names.group, names.plural) == (group, plural) && operations.contains(&self.operation)
+    }
+
+    /// 403 in Kubernetes' words: `pods "web" is forbidden: why`.
+    fn forbidden(&self, object: &Value, why: &str) -> Status {
+        let names = self.strategy.names();
+        let text = |field: &str| object["metadata"][field].as_str().unwrap_or_default();
+        let name = [self.name, text("generateName"), text("name")].into_iter().find(|name| !name.is_empty()).unwrap_or_default();
+        let mut details = json!({"name": name, "kind": names.plural});
+        if !names.group.is_empty() {
+            details["group"] = names.group.into();
+        }
+        let message = format!("{} \"{name}\" is forbidden: {why}", qualified(names.plural, names.group));
+        Status::forbidden(message).with_details(details)
+    }
 }

@@ -63,14 +63,27 @@ pub async fn create_object(target: &Target<'_>, mut object: Value) -> Result<Val
         old: None,
         dry_run: target.dry_run,
     };
-    admission::admit(&context, &mut object).await?;
+    let generated = name.is_empty() && object["metadata"]["generateName"].as_str().is_some_and(|base| !base.is_empty());
+    if generated {
+        object["metadata"]["name"] = json!(generate_name(object["metadata"]["generateName"].as_str().unwrap_or_default()));
+    }
+    let reservations = admission::admit(&context, &mut object).await?;
+    let created = store(target, &context, object, generated).await;
+    match &created {
+        Ok(_) if !target.dry_run => reservations.keep(),
+        _ => reservations.release().await,
+    }
+    created
+}
+
+/// What follows admission: the kind's preparation and validation, and the store.
+async fn store(target: &Target<'_>, context: &AdmissionContext<'_>, mut object: Value, generated: bool) -> Result<Value, Status> {
+    let strategy = target.strategy;
     strategy.fill_defaults(&mut object);
     object_meta::prepare_create(&mut object, target.server.now());
     strategy.prepare_create(&mut object);
-
-    let generated = name.is_empty() && object["metadata"]["generateName"].as_str().is_some_and(|base| !base.is_empty());
-    for _ in 0..GENERATE_ATTEMPTS_MAX {
-        if generated {
+    for attempt in 0..GENERATE_ATTEMPTS_MAX {
+        if generated && attempt > 0 {
             object["metadata"]["name"] = json!(generate_name(object["metadata"]["generateName"].as_str().unwrap_or_default()));
         }
         let name = object["metadata"]["name"].as_str().unwrap_or_default().to_owned();
@@ -80,7 +93,7 @@ pub async fn create_object(target: &Target<'_>, mut object: Value) -> Result<Val
         if !errors.is_empty() {
             return Err(target.invalid(&errors));
         }
-        admission::validate(&context, &object).await?;
+        admission::validate(context, &object).await?;
         match write(&target, &mut object).await {
             Err(status) if generated && status.reason == "AlreadyExists" => {}
             Err(status) => return Err(status),

@@ -18,6 +18,7 @@ pub use delete::{DeleteOptions, Deleted, delete_object};
 pub use get::get_object;
 pub use update::guaranteed_update;
 
+use crate::admission::{self, Reservations};
 use crate::http::authenticate::User;
 use crate::http::error::{Invalid, Status};
 use crate::kind::{Names, Strategy};
@@ -94,6 +95,8 @@ impl Preconditions {
 /// What is to happen to the object that was read.
 pub(crate) enum Step {
     Put(Value),
+    /// Put it, with what admission reserved for it.
+    PutReserved(Value, Reservations),
     /// Delete it; the value is the last state, for the answer.
     Delete(Value),
 }
@@ -141,18 +144,27 @@ pub(crate) async fn commit(target: &Target<'_>, decide: &mut Decide<'_>) -> Resu
             }
         }
         let (revision, old, step) = attempt?;
-        let (change, mut object, deleted) = match step {
+        let (change, mut object, deleted, reservations) = match step {
             Step::Put(new) if same(&old, &new) => return Ok(Done { object: old, deleted: false }),
-            Step::Put(new) => (Change::Put(encode(target.strategy, &new)), new, false),
-            Step::Delete(last) => (Change::Delete, last, true),
+            Step::Put(new) => (Change::Put(encode(target.strategy, &new)), new, false, None),
+            Step::PutReserved(new, reserved) => (Change::Put(encode(target.strategy, &new)), new, false, Some(reserved)),
+            Step::Delete(last) => (Change::Delete, last, true, None),
         };
         if target.dry_run {
             return Ok(Done { object, deleted });
         }
         let write = Write { key: key.as_str().into(), expect: Expect::Revision(revision), change };
-        match target.server.store.write(write).await {
+        let written = target.server.store.write(write).await;
+        if let Some(reservations) = reservations {
+            match &written {
+                Ok(_) => reservations.keep(),
+                Err(_) => reservations.release().await,
+            }
+        }
+        match written {
             Ok(revision) => {
                 object["metadata"]["resourceVersion"] = json!(revision.to_string());
+                admission::written(target.server, target.strategy, &old, (!deleted).then_some(&object)).await;
                 return Ok(Done { object, deleted });
             }
             Err(slipway_store::Error::Conflict { current }) => {

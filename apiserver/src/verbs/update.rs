@@ -69,21 +69,37 @@ pub(crate) async fn replace(target: &Target<'_>, part: Part, old: Value, mut new
         old: Some(&old),
         dry_run: target.dry_run,
     };
-    admission::admit(&context, &mut new).await?;
-    object_meta::prepare_update(&mut new, &old);
+    let reservations = admission::admit(&context, &mut new).await?;
+    let step = match prepare(target, part, &old, &mut new) {
+        Ok(()) => admission::validate(&context, &new).await.map(|()| finish(target, &old, new)),
+        Err(status) => Err(status),
+    };
+    match step {
+        Ok(Step::Put(new)) if !reservations.is_empty() => Ok(Step::PutReserved(new, reservations)),
+        step => {
+            reservations.release().await;
+            step
+        }
+    }
+}
+
+/// The kind's own preparation and validation.
+fn prepare(target: &Target<'_>, part: Part, old: &Value, new: &mut Value) -> Result<(), Status> {
+    let strategy = target.strategy;
+    object_meta::prepare_update(new, old);
     let mut errors = vec![];
     match part {
         Part::Main => {
-            strategy.prepare_update(&mut new, &old);
-            errors.extend(object_meta::validate(strategy, &new));
-            errors.extend(object_meta::validate_update(&new, &old));
-            errors.extend(strategy.validate(&new));
-            errors.extend(strategy.validate_update(&new, &old));
+            strategy.prepare_update(new, old);
+            errors.extend(object_meta::validate(strategy, new));
+            errors.extend(object_meta::validate_update(new, old));
+            errors.extend(strategy.validate(new));
+            errors.extend(strategy.validate_update(new, old));
         }
         Part::Status => {
-            strategy.prepare_status_update(&mut new, &old);
-            errors.extend(object_meta::validate_update(&new, &old));
-            errors.extend(strategy.validate_status_update(&new, &old));
+            strategy.prepare_status_update(new, old);
+            errors.extend(object_meta::validate_update(new, old));
+            errors.extend(strategy.validate_status_update(new, old));
         }
     }
     if !errors.is_empty() {
@@ -95,8 +111,7 @@ pub(crate) async fn replace(target: &Target<'_>, part: Part, old: Value, mut new
         });
         return Err(target.invalid(&unique));
     }
-    admission::validate(&context, &new).await?;
-    Ok(finish(target, &old, new))
+    Ok(())
 }
 
 /// An object that is being deleted goes when the last that kept it lets go.

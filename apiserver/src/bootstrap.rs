@@ -8,13 +8,19 @@ use crate::verbs::{Preconditions, Target, create_object, guaranteed_update};
 use http::StatusCode;
 use serde_json::{Value, json};
 use std::net::{IpAddr, Ipv4Addr};
+use std::time::Duration;
 
 const NAMESPACES: [&str; 4] = ["default", "kube-node-lease", "kube-public", "kube-system"];
 const SERVICE_PORT: u16 = 443;
+/// How long one server waits for another that writes the same first objects.
+const ATTEMPTS_MAX: usize = 10;
+const RETRY: Duration = Duration::from_millis(100);
 
 pub async fn run(server: &ApiServer) -> Result<(), Status> {
     for name in NAMESPACES {
         ensure(server, ("", "v1", "namespaces"), "", json!({"metadata": {"name": name}})).await?;
+        // Other namespaces get theirs from a controller; here the first pods need not wait for it.
+        ensure(server, ("", "v1", "serviceaccounts"), name, json!({"metadata": {"name": "default"}})).await?;
     }
     for class in priority_classes() {
         ensure(server, ("scheduling.k8s.io", "v1", "priorityclasses"), "", class).await?;
@@ -40,10 +46,20 @@ async fn ensure(server: &ApiServer, resource: Resource, namespace: &str, object:
     if crate::server::find(&server.snapshot(), &**strategy, namespace, &name).is_some() {
         return Ok(());
     }
-    match create_object(&Target::new(server, &**strategy, &user, namespace, &name), object).await {
-        Err(status) if status.code == StatusCode::CONFLICT => Ok(()),
-        Err(status) => Err(status),
-        Ok(_) => Ok(()),
+    let target = Target::new(server, &**strategy, &user, namespace, &name);
+    let mut attempt = 1;
+    loop {
+        match create_object(&target, object.clone()).await {
+            Ok(_) => return Ok(()),
+            Err(status) if status.code == StatusCode::CONFLICT => return Ok(()),
+            // Another server that starts now may hold the Service's address already, but not have written the Service.
+            Err(status) if status.code == StatusCode::UNPROCESSABLE_ENTITY && attempt < ATTEMPTS_MAX => {
+                tracing::debug!(name, status.message, "a first object is tried again");
+                tokio::time::sleep(RETRY).await;
+                attempt += 1;
+            }
+            Err(status) => return Err(status),
+        }
     }
 }
 

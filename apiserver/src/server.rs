@@ -116,6 +116,7 @@ impl ApiServer {
             bootstrapped: AtomicBool::new(false),
             closing: CancellationToken::new(),
         });
+        crate::admission::repair(&server).await?;
         crate::bootstrap::run(&server).await.map_err(|status| Error::Bootstrap(status.message))?;
         server.bootstrapped.store(true, Ordering::Release);
         tokio::spawn(crate::event_expiry::run(Arc::downgrade(&server), server.closing.clone()));

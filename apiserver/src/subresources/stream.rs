@@ -43,7 +43,13 @@ pub async fn handle(mut call: Call) -> Result<Response, Status> {
     }
     let backend = hyper::upgrade::on(&mut answer);
     let backend = backend.await.map_err(|error| unreachable(&agent.node, &error.to_string()))?;
-    tokio::spawn(tunnel(client, backend));
+    let server = std::sync::Arc::clone(&call.server);
+    tokio::spawn(async move {
+        tokio::select! {
+            () = tunnel(client, backend) => {}
+            () = server.closing() => {}
+        }
+    });
     let (parts, _) = answer.into_parts();
     Ok(Response::from_parts(parts, Body::empty()))
 }

@@ -1,7 +1,9 @@
 //! Integration tests: one binary, one file a topic.
 
 mod architecture;
+mod authentication;
 mod deletion;
+mod listener;
 mod lists;
 mod objects;
 mod watches;

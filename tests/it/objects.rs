@@ -184,7 +184,7 @@ async fn bodies_that_cannot_be_read_are_refused() {
     send("application/yaml", b"a: [".to_vec()).await.expect_status(400, "BadRequest");
     send("text/html", b"{}".to_vec()).await.expect_status(415, "UnsupportedMediaType");
     send("application/json", vec![b' '; 4 << 20]).await.expect_status(413, "RequestEntityTooLarge");
-    let yaml = b"apiVersion: v1\nkind: ConfigMap\nmetadata: {name: y}\ndata: {a: b}\n".to_vec();
+    let yaml = b"apiVersion: v1\nkind: ConfigMap\nmetadata: {name: from-yaml}\ndata: {a: b}\n".to_vec();
     assert_eq!(send("application/yaml", yaml).await.expect(201)["data"]["a"], "b");
 }
 

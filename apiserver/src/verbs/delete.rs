@@ -174,6 +174,12 @@ pub async fn delete_object(target: &Target<'_>, options: &DeleteOptions) -> Resu
         })
     };
     let done = commit(target, &mut decide).await?;
+    if target.strategy.names().kind == "Namespace" && !target.dry_run {
+        // Who was told that the namespace is ending cannot create in it any more: creation asks the cache.
+        let revision = done.object["metadata"]["resourceVersion"].as_str().and_then(|version| version.parse().ok());
+        let reached = target.server.cache.at_least(revision.unwrap_or_default()).await;
+        reached.map_err(|error| status_of(error, target.strategy.names(), target.name))?;
+    }
     Ok(if done.deleted { Deleted::Gone(done.object) } else { Deleted::Marked(done.object) })
 }
 

@@ -205,6 +205,8 @@ pub trait Strategy: Send + Sync {
     fn to_stored(&self, object: &mut Value);
     /// The name of the type in the schema, as `io.k8s.api.core.v1.Pod`; `crate::openapi` looks it up.
     fn schema_name(&self) -> String;
+    /// Adds the full schema of the kind, and of all that it is made of, to the generator's definitions.
+    fn add_schema(&self, generator: &mut schemars::SchemaGenerator);
 }
 
 /// The strategy of a built-in kind.
@@ -297,6 +299,9 @@ impl<K: Kind> Strategy for Builtin<K> {
     }
     fn schema_name(&self) -> String {
         K::schema_name().into_owned()
+    }
+    fn add_schema(&self, generator: &mut schemars::SchemaGenerator) {
+        generator.subschema_for::<K>();
     }
 }
 

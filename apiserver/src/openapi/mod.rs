@@ -1,4 +1,12 @@
-//! What the schema of a kind says: decoding with the checks of `fieldValidation`.
+//! What the schemas of the kinds say: decoding with the checks of `fieldValidation`, and how fields are merged.
+
+mod conform;
+mod decode;
+pub mod rules;
+pub mod schema;
+
+pub use decode::decode;
+pub use schema::Schema;
 
 use crate::http::error::Status;
 use crate::kind::Strategy;
@@ -27,37 +35,12 @@ impl FieldValidation {
     }
 }
 
-/// Decodes a body into an object of the strategy's kind, pruned and with normalised values, and the warnings that the
-/// client is sent. 400 if the body cannot be read or a value has a wrong type, 415 for an unknown content type.
-pub fn decode(
-    strategy: &dyn Strategy,
-    body: &[u8],
-    content_type: &str,
-    validation: FieldValidation,
-) -> Result<(Value, Vec<String>), Status> {
-    let unreadable =
-        |error: &dyn std::fmt::Display| Status::bad_request(format!("couldn't get version/kind; json parse error: {error}"));
-    let mut object: Value = match content_type.split(';').next().unwrap_or_default().trim() {
-        "" | "application/json" => serde_json::from_slice(body).map_err(|error| unreadable(&error))?,
-        "application/yaml" | "application/x-yaml" | "text/yaml" => {
-            serde_saphyr::from_slice(body).map_err(|error| unreadable(&error))?
-        }
-        _ => {
-            return Err(Status::new(
-                http::StatusCode::UNSUPPORTED_MEDIA_TYPE,
-                "UnsupportedMediaType",
-                "the body of the request was in an unknown format - accepted media types include: application/json, application/yaml",
-            ));
-        }
-    };
-    let warnings = conform(strategy, &mut object, validation)?;
-    Ok((object, warnings))
+/// Holds an object (as a patch made it) to the schema: what `decode` does after parsing.
+pub fn conform(strategy: &dyn Strategy, object: &mut Value, validation: FieldValidation) -> Result<Vec<String>, Status> {
+    conform::Conform { validation, duplicates: vec![] }.run(strategy, object)
 }
 
-/// Holds an object (as a patch made it) to the schema: what `decode` does after parsing.
-pub fn conform(_strategy: &dyn Strategy, object: &mut Value, _validation: FieldValidation) -> Result<Vec<String>, Status> {
-    if !object.is_object() {
-        return Err(Status::bad_request("the object provided is unrecognized (must be of type Object)"));
-    }
-    Ok(vec![])
+/// The schema of a strategy's kind: how its fields are merged.
+pub fn schema(strategy: &dyn Strategy) -> Option<Schema> {
+    Schema::of(&strategy.schema_name())
 }

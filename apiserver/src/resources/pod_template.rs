@@ -29,7 +29,7 @@ pub fn validate(at: &str, template: &PodTemplateSpec, policies: &[&str], errors:
     let metadata = template.metadata.clone().unwrap_or_default();
     rules::labels(&format!("{at}.labels"), metadata.labels.as_ref(), errors);
     rules::annotations(&format!("{at}.annotations"), metadata.annotations.as_ref(), errors);
-    pod::validation::spec(&format!("{at}.spec"), spec, errors);
+    pod::validation::spec(&format!("{at}.spec"), spec, true, errors);
     let policy = spec.restart_policy.as_deref().unwrap_or("");
     if matches!(policy, "Always" | "OnFailure" | "Never") && !policies.contains(&policy) {
         errors.push(Invalid::not_supported(format!("{at}.spec.restartPolicy"), &json!(policy), policies));

@@ -22,12 +22,14 @@ pub async fn patch(call: Call) -> Result<Response, Status> {
     let target =
         Target { server: &call.server, strategy, user: &call.user, namespace: call.namespace(), name: call.name(), dry_run };
     let part = Part::of(&call.info.subresource);
+    let schema = crate::openapi::schema(strategy);
     let warnings = Mutex::new(vec![]);
     let patched = {
-        let (target, patch, warnings) = (&target, &patch, &warnings);
+        let (target, patch, warnings, schema) = (&target, &patch, &warnings, &schema);
         let mut decide = move |old: Value| -> futures::future::BoxFuture<'_, Result<Step, Status>> {
             Box::pin(async move {
-                let mut new = patch.apply(None, &old)?;
+                let mut new =
+                    patch.apply(schema.as_ref().map(|schema| schema as &dyn crate::patch::strategic::PatchSchema), &old)?;
                 *warnings.lock().expect("nothing panics while it holds this lock") =
                     crate::openapi::conform(strategy, &mut new, validation)?;
                 object_meta::check_type(strategy, &mut new)?;

@@ -1,8 +1,15 @@
 //! Pod: containers that run together on one node.
 
 mod columns;
+mod containers;
 pub mod defaults;
+mod probes;
+mod scheduling;
+#[cfg(test)]
+mod tests;
+mod update;
 pub mod validation;
+mod volumes;
 
 use super::fill;
 use crate::http::error::Invalid;
@@ -38,8 +45,12 @@ impl Kind for Pod {
 
     fn validate(&self) -> Vec<Invalid> {
         let mut errors = vec![];
-        validation::spec("spec", &self.spec.clone().unwrap_or_default(), &mut errors);
+        validation::spec("spec", &self.spec.clone().unwrap_or_default(), false, &mut errors);
         errors
+    }
+
+    fn validate_update(&self, old: &Self) -> Vec<Invalid> {
+        update::check(self, old)
     }
 
     const DELETE_RETURNS_OBJECT: bool = true;

@@ -1,0 +1,471 @@
+//! From a request's body to an object: JSON or YAML is read, remembering what stands twice; then the object is held to its
+//! schema, as Go's decoder would hold it to the struct.
+
+use crate::http::error::Status;
+use crate::kind::Strategy;
+use crate::openapi::FieldValidation;
+use crate::openapi::conform::Conform;
+use http::StatusCode;
+use serde::de::{DeserializeSeed, Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
+use serde_json::{Map, Number, Value};
+use std::cell::RefCell;
+use std::fmt;
+
+/// Objects within objects. Kubernetes' own limit is higher, and no type of the API comes near this.
+const DEPTH_MAX: usize = 100;
+/// How many bytes of a body an error shows.
+const SHOWN_MAX: usize = 30;
+/// More warnings help nobody.
+const DUPLICATES_MAX: usize = 50;
+
+/// Decodes a body into an object of the strategy's kind, pruned and with normalised values, and the warnings that the
+/// client is sent. 400 if the body cannot be read or a value has a wrong type, 415 for an unknown content type.
+pub fn decode(
+    strategy: &dyn Strategy,
+    body: &[u8],
+    content_type: &str,
+    validation: FieldValidation,
+) -> Result<(Value, Vec<String>), Status> {
+    let duplicates = RefCell::new(vec![]);
+    let read = match content_type.split(';').next().unwrap_or_default().trim() {
+        "" | "application/json" => read_json(body, &duplicates),
+        "application/yaml" | "application/x-yaml" | "text/yaml" => read_yaml(body, &duplicates),
+        _ => {
+            return Err(Status::new(
+                StatusCode::UNSUPPORTED_MEDIA_TYPE,
+                "UnsupportedMediaType",
+                "the body of the request was in an unknown format - accepted media types include: application/json, application/yaml",
+            ));
+        }
+    };
+    let kind = strategy.names().kind;
+    let mut object = read.map_err(|error| {
+        let shown = shown(body);
+        let why = format!("couldn't get version/kind; json parse error: {error}");
+        Status::bad_request(format!("the object provided is unrecognized (must be of type {kind}): {why} ({shown})"))
+    })?;
+    check_kind(strategy, &object, body)?;
+    let warnings = Conform { validation, duplicates: duplicates.into_inner() }.run(strategy, &mut object)?;
+    Ok((object, warnings))
+}
+
+/// `kind` and `apiVersion` are the path's; they may be left out.
+fn check_kind(strategy: &dyn Strategy, object: &Value, body: &[u8]) -> Result<(), Status> {
+    let names = strategy.names();
+    let Some(map) = object.as_object() else {
+        let why = format!("json: cannot unmarshal {} into Go value of type struct", super::conform::word(object));
+        let why = format!(
+            "couldn't get version/kind; json parse error: {why} {{ APIVersion string \"json:\\\"apiVersion,omitempty\\\"\"; Kind string \"json:\\\"kind,omitempty\\\"\" }}"
+        );
+        let message = format!("the object provided is unrecognized (must be of type {}): {why} ({})", names.kind, shown(body));
+        return Err(Status::bad_request(message));
+    };
+    let text = |field: &str| match map.get(field) {
+        None | Some(Value::Null) => Ok(""),
+        Some(Value::String(text)) => Ok(text.as_str()),
+        Some(other) => {
+            let word = super::conform::word(other);
+            let why = format!("json: cannot unmarshal {word} into Go struct field .{field} of type string");
+            let why = format!("couldn't get version/kind; json parse error: {why}");
+            let message =
+                format!("the object provided is unrecognized (must be of type {}): {why} ({})", names.kind, shown(body));
+            Err(Status::bad_request(message))
+        }
+    };
+    let (kind, api_version) = (text("kind")?, text("apiVersion")?);
+    let expected = names.api_version();
+    if !api_version.is_empty() && api_version != expected {
+        let why = format!("the API version in the data ({api_version}) does not match the expected API version ({expected})");
+        return Err(Status::bad_request(why));
+    }
+    if !kind.is_empty() && kind != names.kind {
+        let version = names.version;
+        let served = crate::resources::builtin()
+            .iter()
+            .any(|other| other.names().kind == kind && (other.names().group, other.names().version) == (names.group, version));
+        let group = if names.group.is_empty() { "core" } else { names.group.split('.').next().unwrap_or_default() };
+        let why = if served {
+            format!("converting ({version}.{kind}) to ({group}.{}): unknown conversion", names.kind)
+        } else {
+            format!("no kind \"{kind}\" is registered for version \"{expected}\" in scheme \"pkg/api/legacyscheme/scheme.go:30\"")
+        };
+        let message = format!("{kind} in version \"{version}\" cannot be handled as a {}: {why}", names.kind);
+        return Err(Status::bad_request(message));
+    }
+    Ok(())
+}
+
+/// The beginning of a body that could not be read.
+fn shown(body: &[u8]) -> String {
+    let cut = &body[..body.len().min(SHOWN_MAX)];
+    let more = if body.len() > SHOWN_MAX { " ..." } else { "" };
+    match body.first() {
+        None => "<empty>".to_owned(),
+        Some(b'{') => format!("{}{more}", String::from_utf8_lossy(cut)),
+        Some(_) => cut.iter().map(|byte| format!("{byte:02x}")).collect::<String>() + more,
+    }
+}
+
+fn read_json(body: &[u8], duplicates: &RefCell<Vec<String>>) -> Result<Value, String> {
+    let mut deserializer = serde_json::Deserializer::from_slice(body);
+    let value = Reader { path: &Path::Root, duplicates }.deserialize(&mut deserializer);
+    value.and_then(|value| deserializer.end().map(|()| value)).map_err(|error| match error.classify() {
+        serde_json::error::Category::Eof => "unexpected end of JSON input".to_owned(),
+        _ => error.to_string(),
+    })
+}
+
+fn read_yaml(body: &[u8], duplicates: &RefCell<Vec<String>>) -> Result<Value, String> {
+    let text = std::str::from_utf8(body).map_err(|_| "yaml: invalid UTF-8".to_owned())?;
+    let options = serde_saphyr::options! { duplicate_keys: serde_saphyr::DuplicateKeyPolicy::PassThrough };
+    serde_saphyr::with_deserializer_from_str_with_options(text, options, |deserializer| {
+        Reader { path: &Path::Root, duplicates }.deserialize(deserializer)
+    })
+    .map_err(|error| error.to_string())
+}
+
+/// Where the reader is: a list whose head is the innermost step.
+enum Path<'p> {
+    Root,
+    Field(&'p Path<'p>, &'p str),
+    Item(&'p Path<'p>, usize),
+}
+
+impl Path<'_> {
+    fn depth(&self) -> usize {
+        match self {
+            Path::Root => 0,
+            Path::Field(outer, _) | Path::Item(outer, _) => outer.depth() + 1,
+        }
+    }
+
+    fn within(&self) -> bool {
+        // Only every so often: it is a walk up.
+        self.depth() <= DEPTH_MAX
+    }
+}
+
+impl fmt::Display for Path<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Path::Root => Ok(()),
+            Path::Field(Path::Root, name) => f.write_str(name),
+            Path::Field(outer, name) => write!(f, "{outer}.{name}"),
+            Path::Item(outer, index) => write!(f, "{outer}[{index}]"),
+        }
+    }
+}
+
+/// Reads a value and notes the keys that stand twice in one object. The last one counts.
+struct Reader<'r> {
+    path: &'r Path<'r>,
+    duplicates: &'r RefCell<Vec<String>>,
+}
+
+impl<'de> DeserializeSeed<'de> for Reader<'_> {
+    type Value = Value;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Value, D::Error> {
+        deserializer.deserialize_any(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Reader<'_> {
+    type Value = Value;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a JSON value")
+    }
+
+    fn visit_bool<E>(self, value: bool) -> Result<Value, E> {
+        Ok(value.into())
+    }
+
+    fn visit_i64<E>(self, value: i64) -> Result<Value, E> {
+        Ok(value.into())
+    }
+
+    fn visit_u64<E>(self, value: u64) -> Result<Value, E> {
+        Ok(value.into())
+    }
+
+    fn visit_f64<E: serde::de::Error>(self, value: f64) -> Result<Value, E> {
+        Number::from_f64(value).map(Value::Number).ok_or_else(|| E::custom("a number is not finite"))
+    }
+
+    fn visit_str<E>(self, value: &str) -> Result<Value, E> {
+        Ok(value.into())
+    }
+
+    fn visit_string<E>(self, value: String) -> Result<Value, E> {
+        Ok(value.into())
+    }
+
+    fn visit_unit<E>(self) -> Result<Value, E> {
+        Ok(Value::Null)
+    }
+
+    fn visit_none<E>(self) -> Result<Value, E> {
+        Ok(Value::Null)
+    }
+
+    fn visit_some<D: Deserializer<'de>>(self, deserializer: D) -> Result<Value, D::Error> {
+        self.deserialize(deserializer)
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Value, A::Error> {
+        if !self.path.within() {
+            return Err(A::Error::custom("exceeded max depth"));
+        }
+        let mut list = vec![];
+        while let Some(item) =
+            items.next_element_seed(Reader { path: &Path::Item(self.path, list.len()), duplicates: self.duplicates })?
+        {
+            list.push(item);
+        }
+        Ok(list.into())
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<Value, A::Error> {
+        if !self.path.within() {
+            return Err(A::Error::custom("exceeded max depth"));
+        }
+        let mut map = Map::new();
+        while let Some(key) = entries.next_key::<String>()? {
+            let path = Path::Field(self.path, &key);
+            if map.contains_key(&key) {
+                let mut duplicates = self.duplicates.borrow_mut();
+                let note = format!("duplicate field \"{path}\"");
+                if duplicates.len() < DUPLICATES_MAX && !duplicates.contains(&note) {
+                    duplicates.push(note);
+                }
+            }
+            let value = entries.next_value_seed(Reader { path: &path, duplicates: self.duplicates })?;
+            map.insert(key, value);
+        }
+        Ok(map.into())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{FieldValidation, Number, StatusCode, Value, decode};
+    use proptest::prelude::*;
+    use serde_json::json;
+    use std::sync::Arc;
+
+    fn strategy(kind: &str) -> Arc<dyn crate::kind::Strategy> {
+        crate::resources::builtin().into_iter().find(|strategy| strategy.names().kind == kind).unwrap()
+    }
+
+    fn strict(kind: &str, body: &str) -> Result<Value, String> {
+        decode(&*strategy(kind), body.as_bytes(), "application/json", FieldValidation::Strict).map(|(object, _)| object).map_err(
+            |status| {
+                assert_eq!((status.code, status.reason), (StatusCode::BAD_REQUEST, "BadRequest"));
+                status.message
+            },
+        )
+    }
+
+    #[test]
+    fn unknown_and_duplicate_fields() {
+        let body = r#"{"kind":"Deployment","apiVersion":"apps/v1","spec":{"foo":1,"replicas":1,"replicas":2,
+            "template":{"spec":{"containers":[{"name":"a"},{"name":"b","imagee":"x"}]}}}}"#;
+        assert_eq!(
+            strict("Deployment", body).unwrap_err(),
+            "Deployment in version \"v1\" cannot be handled as a Deployment: strict decoding error: duplicate field \"spec.replicas\", \
+             unknown field \"spec.foo\", unknown field \"spec.template.spec.containers[1].imagee\""
+        );
+        let deployment = strategy("Deployment");
+        let (object, warnings) = decode(&*deployment, body.as_bytes(), "", FieldValidation::Warn).unwrap();
+        assert_eq!(
+            warnings,
+            [
+                "duplicate field \"spec.replicas\"",
+                "unknown field \"spec.foo\"",
+                "unknown field \"spec.template.spec.containers[1].imagee\""
+            ]
+        );
+        assert_eq!(object["spec"]["replicas"], 2);
+        assert!(object["spec"].get("foo").is_none());
+        let (ignored, warnings) =
+            decode(&*deployment, body.as_bytes(), "application/json; charset=utf-8", FieldValidation::Ignore).unwrap();
+        assert_eq!((ignored, warnings), (object, vec![]));
+    }
+
+    #[test]
+    fn wrong_types_are_named_as_go_names_them() {
+        let cases = [
+            (
+                r#"{"spec":{"replicas":"3"}}"#,
+                "json: cannot unmarshal string into Go struct field DeploymentSpec.spec.replicas of type int32",
+            ),
+            (
+                r#"{"spec":{"replicas":1.5}}"#,
+                "json: cannot unmarshal number 1.5 into Go struct field DeploymentSpec.spec.replicas of type int32",
+            ),
+            (
+                r#"{"spec":{"replicas":3000000000}}"#,
+                "json: cannot unmarshal number 3000000000 into Go struct field DeploymentSpec.spec.replicas of type int32",
+            ),
+            (r#"{"spec":[]}"#, "json: cannot unmarshal array into Go struct field Deployment.spec of type v1.DeploymentSpec"),
+            (
+                r#"{"metadata":{"labels":{"a":1}}}"#,
+                "json: cannot unmarshal number into Go struct field ObjectMeta.metadata.labels of type string",
+            ),
+            (
+                r#"{"metadata":{"labels":"a"}}"#,
+                "json: cannot unmarshal string into Go struct field ObjectMeta.metadata.labels of type map[string]string",
+            ),
+            (
+                r#"{"spec":{"template":{"spec":{"containers":{}}}}}"#,
+                "json: cannot unmarshal object into Go struct field PodSpec.spec.template.spec.containers of type []v1.Container",
+            ),
+            (
+                r#"{"spec":{"template":{"spec":{"containers":[{"args":[1]}]}}}}"#,
+                "json: cannot unmarshal number into Go struct field Container.spec.template.spec.containers.args of type string",
+            ),
+            (
+                r#"{"spec":{"paused":"yes"}}"#,
+                "json: cannot unmarshal string into Go struct field DeploymentSpec.spec.paused of type bool",
+            ),
+            (
+                r#"{"spec":{"template":{"spec":{"containers":[{"resources":{"limits":{"cpu":"lots"}}}]}}}}"#,
+                "quantities must match the regular expression '^([+-]?[0-9.]+)([eEinumkKMGTP]*[-+]?[0-9]*)$'",
+            ),
+        ];
+        for (body, why) in cases {
+            let expected = format!("Deployment in version \"v1\" cannot be handled as a Deployment: {why}");
+            assert_eq!(strict("Deployment", body).unwrap_err(), expected, "{body}");
+        }
+    }
+
+    #[test]
+    fn values_are_written_as_go_writes_them() {
+        let body = r#"{"metadata":{"name":"p","creationTimestamp":null,"labels":{"a":null},"annotations":null},
+            "spec":{"containers":[{"name":"c","command":null,"resources":{"limits":{"cpu":2,"memory":"1024Mi"},"requests":{"cpu":0.5}}}],
+            "hostUsers":null},"status":{"startTime":"2026-01-01T02:00:00+02:00"}}"#;
+        assert_eq!(
+            strict("Pod", body).unwrap(),
+            json!({"metadata": {"name": "p", "labels": {"a": ""}},
+                "spec": {"containers": [{"name": "c", "resources": {"limits": {"cpu": "2", "memory": "1Gi"}, "requests": {"cpu": "500m"}}}]},
+                "status": {"startTime": "2026-01-01T00:00:00Z"}})
+        );
+    }
+
+    #[test]
+    fn bodies_that_cannot_be_read() {
+        let broken = |body: &str| strict("Pod", body).unwrap_err();
+        assert_eq!(
+            broken("{\"kind\":\"Pod\""),
+            "the object provided is unrecognized (must be of type Pod): couldn't get version/kind; json parse error: unexpected end of JSON input ({\"kind\":\"Pod\")"
+        );
+        assert!(broken("").ends_with("unexpected end of JSON input (<empty>)"));
+        assert!(broken("[]").contains("(must be of type Pod)"));
+        assert!(broken(&format!("{}1{}", "[".repeat(300), "]".repeat(300))).contains("exceeded max depth"));
+        assert_eq!(
+            broken(r#"{"kind":"Service","apiVersion":"v1"}"#),
+            "Service in version \"v1\" cannot be handled as a Pod: converting (v1.Service) to (core.Pod): unknown conversion"
+        );
+        assert_eq!(
+            broken(r#"{"kind":"Nope","apiVersion":"v1"}"#),
+            "Nope in version \"v1\" cannot be handled as a Pod: no kind \"Nope\" is registered for version \"v1\" in scheme \"pkg/api/legacyscheme/scheme.go:30\""
+        );
+        assert_eq!(
+            broken(r#"{"kind":"Pod","apiVersion":"v2"}"#),
+            "the API version in the data (v2) does not match the expected API version (v1)"
+        );
+        let status = decode(&*strategy("Pod"), b"x", "application/vnd.kubernetes.protobuf", FieldValidation::Warn).unwrap_err();
+        assert_eq!((status.code, status.reason), (StatusCode::UNSUPPORTED_MEDIA_TYPE, "UnsupportedMediaType"));
+    }
+
+    #[test]
+    fn yaml_is_read_too() {
+        let body = "kind: Pod\napiVersion: v1\nmetadata:\n  name: p\nspec:\n  containers:\n  - name: c\n    name: d\n    ports:\n    - containerPort: 80\n";
+        let (object, warnings) = decode(&*strategy("Pod"), body.as_bytes(), "application/yaml", FieldValidation::Warn).unwrap();
+        assert_eq!(object["spec"]["containers"], json!([{"name": "d", "ports": [{"containerPort": 80}]}]));
+        assert_eq!(warnings, ["duplicate field \"spec.containers[0].name\""]);
+    }
+
+    fn any_json() -> impl proptest::strategy::Strategy<Value = Value> {
+        let leaf = prop_oneof![
+            Just(Value::Null),
+            any::<bool>().prop_map(Value::from),
+            any::<i64>().prop_map(Value::from),
+            any::<f64>().prop_filter_map("finite", |f| Number::from_f64(f).map(Value::Number)),
+            "[a-z0-9]{0,6}".prop_map(Value::from),
+            Just(json!("1Gi")),
+        ];
+        let key = prop_oneof![
+            proptest::sample::select(vec![
+                "metadata",
+                "spec",
+                "status",
+                "name",
+                "labels",
+                "containers",
+                "template",
+                "replicas",
+                "ports",
+                "port",
+                "resources",
+                "limits",
+                "cpu",
+                "volumes",
+                "configMap",
+                "data",
+                "selector",
+                "matchLabels",
+                "strategy",
+                "type",
+                "env",
+                "items",
+            ])
+            .prop_map(str::to_owned),
+            "[a-z]{1,4}",
+        ];
+        leaf.prop_recursive(6, 60, 6, move |inner| {
+            prop_oneof![
+                prop::collection::vec(inner.clone(), 0..4).prop_map(Value::from),
+                prop::collection::vec((key.clone(), inner), 0..5)
+                    .prop_map(|entries| Value::Object(entries.into_iter().collect())),
+            ]
+        })
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(if cfg!(debug_assertions) { 200 } else { 5000 }))]
+
+        /// Whatever comes is refused or becomes an object that all hooks can work on, and that decodes to itself.
+        #[test]
+        fn hooks_stand_whatever_is_decoded(body in any_json(), which in 0usize..100) {
+            let all = crate::resources::builtin();
+            let strategy = &all[which % all.len()];
+            let bytes = serde_json::to_vec(&body).unwrap();
+            if let Ok((mut object, _)) = decode(&**strategy, &bytes, "application/json", FieldValidation::Ignore) {
+                let again = serde_json::to_vec(&object).unwrap();
+                let (same, warnings) = decode(&**strategy, &again, "application/json", FieldValidation::Strict).unwrap();
+                prop_assert_eq!(&same, &object);
+                prop_assert!(warnings.is_empty());
+                strategy.fill_defaults(&mut object);
+                let once = object.clone();
+                strategy.fill_defaults(&mut object);
+                prop_assert_eq!(&once, &object, "defaults are idempotent");
+                strategy.validate(&object);
+                let old = object.clone();
+                strategy.validate_update(&object, &old);
+                strategy.prepare_create(&mut object);
+                strategy.prepare_update(&mut object, &old);
+                strategy.row(&object, jiff::Timestamp::UNIX_EPOCH);
+                strategy.selectable_fields(&object);
+                strategy.grace_seconds(&object, None);
+            }
+        }
+
+        #[test]
+        fn bytes_never_panic(body in prop::collection::vec(any::<u8>(), 0..200), yaml in any::<bool>()) {
+            let content_type = if yaml { "application/yaml" } else { "application/json" };
+            let _ = decode(&*strategy("Pod"), &body, content_type, FieldValidation::Strict);
+        }
+    }
+}

@@ -1,0 +1,230 @@
+//! How lists and maps of the API's types are merged: what `x-kubernetes-patch-strategy`, `-patch-merge-key`, `-list-type`,
+//! `-list-map-keys` and `-map-type` say. k8s-openapi carries none of it.
+
+use List::{Atomic, Keyed, Set};
+
+/// Who owns what in a list, for server-side apply.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum List {
+    /// One owner for the whole list.
+    Atomic,
+    /// Of scalars, each of which may have its owner.
+    Set,
+    /// Of objects that these fields tell apart.
+    Keyed(&'static [&'static str]),
+}
+
+/// What is special about one field.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Rule {
+    pub list: Option<List>,
+    /// The map has one owner.
+    pub atomic_map: bool,
+    /// For strategic merge patch: `merge`, `replace`, `retainKeys` or `merge,retainKeys`; empty for the default.
+    pub strategy: &'static str,
+    /// Empty where lists are not merged by a key.
+    pub merge_key: &'static str,
+}
+
+const NOTHING: Rule = Rule { list: None, atomic_map: false, strategy: "", merge_key: "" };
+const ATOMIC: Rule = Rule { list: Some(Atomic), ..NOTHING };
+const SET: Rule = Rule { list: Some(Set), ..NOTHING };
+const MERGED_SET: Rule = Rule { list: Some(Set), strategy: "merge", ..NOTHING };
+const ATOMIC_MAP: Rule = Rule { atomic_map: true, ..NOTHING };
+const REPLACED: Rule = Rule { strategy: "replace", ..NOTHING };
+const RETAINED: Rule = Rule { strategy: "retainKeys", ..NOTHING };
+const BY_NAME: Rule = merged(&["name"]);
+const BY_TYPE: Rule = merged(&["type"]);
+const BY_NAME_RETAINED: Rule = Rule { strategy: "merge,retainKeys", ..BY_NAME };
+
+/// A list told apart by `keys` and patched by the first of them.
+const fn merged(keys: &'static [&'static str]) -> Rule {
+    Rule { list: Some(Keyed(keys)), atomic_map: false, strategy: "merge", merge_key: keys[0] }
+}
+
+/// A list told apart by `keys` that a strategic merge patch replaces.
+const fn keyed(keys: &'static [&'static str]) -> Rule {
+    Rule { list: Some(Keyed(keys)), ..NOTHING }
+}
+
+/// A list with one owner, that a strategic merge patch merges nevertheless.
+const fn atomic_but_merged(merge_key: &'static str) -> Rule {
+    Rule { list: Some(Atomic), atomic_map: false, strategy: "merge", merge_key }
+}
+
+/// The rule of a field; that of most fields is that there is none.
+pub fn field(type_name: &str, field: &str) -> Rule {
+    let short = type_name.strip_prefix("io.k8s.api.").or_else(|| type_name.strip_prefix("io.k8s.apimachinery.pkg.apis."));
+    let fields = short.and_then(|short| FIELDS.iter().find(|(name, _)| *name == short)).map(|(_, fields)| *fields);
+    fields.unwrap_or(&[]).iter().find(|(name, _)| *name == field).map(|(_, rule)| *rule).unwrap_or_default()
+}
+
+/// Whether values of the type have one owner as a whole.
+pub fn is_atomic(type_name: &str) -> bool {
+    let short = type_name.strip_prefix("io.k8s.api.").or_else(|| type_name.strip_prefix("io.k8s.apimachinery.pkg.apis."));
+    short.is_some_and(|short| ATOMIC_TYPES.contains(&short))
+}
+
+const ATOMIC_TYPES: &[&str] = &[
+    "core.v1.ConfigMapKeySelector",
+    "core.v1.EndpointAddress",
+    "core.v1.EndpointPort",
+    "core.v1.FileKeySelector",
+    "core.v1.LocalObjectReference",
+    "core.v1.NodeSelector",
+    "core.v1.NodeSelectorTerm",
+    "core.v1.ObjectFieldSelector",
+    "core.v1.ObjectReference",
+    "core.v1.ResourceFieldSelector",
+    "core.v1.SecretKeySelector",
+    "core.v1.TypedLocalObjectReference",
+    "discovery.v1.EndpointPort",
+    "meta.v1.LabelSelector",
+    "meta.v1.OwnerReference",
+];
+
+type Fields = &'static [(&'static str, Rule)];
+
+const CONTAINER: Fields = &[
+    ("args", ATOMIC),
+    ("command", ATOMIC),
+    ("env", BY_NAME),
+    ("envFrom", ATOMIC),
+    ("ports", merged(&["containerPort", "protocol"])),
+    ("resizePolicy", ATOMIC),
+    ("restartPolicyRules", ATOMIC),
+    ("volumeDevices", merged(&["devicePath"])),
+    ("volumeMounts", merged(&["mountPath"])),
+];
+const CONDITIONS: Fields = &[("conditions", BY_TYPE)];
+const ITEMS: Fields = &[("items", ATOMIC)];
+const AUDIENCES: Fields = &[("audiences", ATOMIC)];
+const AFFINITY: Fields =
+    &[("preferredDuringSchedulingIgnoredDuringExecution", ATOMIC), ("requiredDuringSchedulingIgnoredDuringExecution", ATOMIC)];
+
+const FIELDS: &[(&str, Fields)] = &[
+    ("apps.v1.DaemonSetStatus", CONDITIONS),
+    ("apps.v1.DeploymentSpec", &[("strategy", RETAINED)]),
+    ("apps.v1.DeploymentStatus", CONDITIONS),
+    ("apps.v1.ReplicaSetStatus", CONDITIONS),
+    ("authentication.v1.TokenRequestSpec", AUDIENCES),
+    ("authentication.v1.TokenReviewSpec", AUDIENCES),
+    ("authentication.v1.TokenReviewStatus", AUDIENCES),
+    ("authentication.v1.UserInfo", &[("groups", ATOMIC)]),
+    ("batch.v1.JobStatus", &[("conditions", atomic_but_merged("type"))]),
+    ("batch.v1.PodFailurePolicy", &[("rules", ATOMIC)]),
+    ("batch.v1.PodFailurePolicyOnExitCodesRequirement", &[("values", SET)]),
+    ("batch.v1.PodFailurePolicyRule", &[("onPodConditions", ATOMIC)]),
+    ("batch.v1.SuccessPolicy", &[("rules", ATOMIC)]),
+    ("batch.v1.UncountedTerminatedPods", &[("failed", SET), ("succeeded", SET)]),
+    ("certificates.v1.CertificateSigningRequestSpec", &[("groups", ATOMIC), ("usages", ATOMIC)]),
+    ("certificates.v1.CertificateSigningRequestStatus", &[("conditions", keyed(&["type"]))]),
+    ("core.v1.Capabilities", &[("add", ATOMIC), ("drop", ATOMIC)]),
+    ("core.v1.CephFSVolumeSource", &[("monitors", ATOMIC)]),
+    ("core.v1.ConfigMapProjection", ITEMS),
+    ("core.v1.ConfigMapVolumeSource", ITEMS),
+    ("core.v1.Container", CONTAINER),
+    ("core.v1.ContainerImage", &[("names", ATOMIC)]),
+    ("core.v1.ContainerRestartRuleOnExitCodes", &[("values", SET)]),
+    ("core.v1.ContainerStatus", &[("allocatedResourcesStatus", BY_NAME), ("volumeMounts", merged(&["mountPath"]))]),
+    ("core.v1.DownwardAPIProjection", ITEMS),
+    ("core.v1.DownwardAPIVolumeSource", ITEMS),
+    ("core.v1.EndpointSubset", &[("addresses", ATOMIC), ("notReadyAddresses", ATOMIC), ("ports", ATOMIC)]),
+    ("core.v1.Endpoints", &[("subsets", ATOMIC)]),
+    ("core.v1.EphemeralContainer", CONTAINER),
+    ("core.v1.ExecAction", &[("command", ATOMIC)]),
+    ("core.v1.FCVolumeSource", &[("targetWWNs", ATOMIC), ("wwids", ATOMIC)]),
+    ("core.v1.HTTPGetAction", &[("httpHeaders", ATOMIC)]),
+    ("core.v1.HostAlias", &[("hostnames", ATOMIC)]),
+    ("core.v1.ISCSIVolumeSource", &[("portals", ATOMIC)]),
+    ("core.v1.LinuxContainerUser", &[("supplementalGroups", ATOMIC)]),
+    ("core.v1.LoadBalancerIngress", &[("ports", ATOMIC)]),
+    ("core.v1.LoadBalancerStatus", &[("ingress", ATOMIC)]),
+    ("core.v1.NamespaceSpec", &[("finalizers", ATOMIC)]),
+    ("core.v1.NamespaceStatus", CONDITIONS),
+    ("core.v1.NodeAffinity", &[("preferredDuringSchedulingIgnoredDuringExecution", ATOMIC)]),
+    ("core.v1.NodeAllocatableResourceClaimStatus", &[("containers", SET)]),
+    ("core.v1.NodeSelector", &[("nodeSelectorTerms", ATOMIC)]),
+    ("core.v1.NodeSelectorRequirement", &[("values", ATOMIC)]),
+    ("core.v1.NodeSelectorTerm", &[("matchExpressions", ATOMIC), ("matchFields", ATOMIC)]),
+    ("core.v1.NodeSpec", &[("podCIDRs", MERGED_SET), ("taints", ATOMIC)]),
+    (
+        "core.v1.NodeStatus",
+        &[
+            ("addresses", BY_TYPE),
+            ("conditions", BY_TYPE),
+            ("declaredFeatures", ATOMIC),
+            ("images", ATOMIC),
+            ("runtimeHandlers", ATOMIC),
+            ("volumesAttached", ATOMIC),
+            ("volumesInUse", ATOMIC),
+        ],
+    ),
+    ("core.v1.PersistentVolumeClaimSpec", &[("accessModes", ATOMIC)]),
+    ("core.v1.PodAffinity", AFFINITY),
+    ("core.v1.PodAffinityTerm", &[("matchLabelKeys", ATOMIC), ("mismatchLabelKeys", ATOMIC), ("namespaces", ATOMIC)]),
+    ("core.v1.PodAntiAffinity", AFFINITY),
+    ("core.v1.PodDNSConfig", &[("nameservers", ATOMIC), ("options", ATOMIC), ("searches", ATOMIC)]),
+    ("core.v1.PodExtendedResourceClaimStatus", &[("requestMappings", ATOMIC)]),
+    ("core.v1.PodSecurityContext", &[("supplementalGroups", ATOMIC), ("sysctls", ATOMIC)]),
+    (
+        "core.v1.PodSpec",
+        &[
+            ("containers", BY_NAME),
+            ("ephemeralContainers", BY_NAME),
+            ("hostAliases", merged(&["ip"])),
+            ("imagePullSecrets", BY_NAME),
+            ("initContainers", BY_NAME),
+            ("nodeSelector", ATOMIC_MAP),
+            ("readinessGates", ATOMIC),
+            ("resourceClaims", BY_NAME_RETAINED),
+            ("schedulingGates", BY_NAME),
+            ("tolerations", ATOMIC),
+            ("topologySpreadConstraints", merged(&["topologyKey", "whenUnsatisfiable"])),
+            ("volumes", BY_NAME_RETAINED),
+        ],
+    ),
+    (
+        "core.v1.PodStatus",
+        &[
+            ("conditions", BY_TYPE),
+            ("containerStatuses", ATOMIC),
+            ("ephemeralContainerStatuses", ATOMIC),
+            ("hostIPs", atomic_but_merged("ip")),
+            ("initContainerStatuses", ATOMIC),
+            ("nodeAllocatableResourceClaimStatuses", ATOMIC),
+            ("podIPs", merged(&["ip"])),
+            ("resourceClaimStatuses", BY_NAME_RETAINED),
+        ],
+    ),
+    ("core.v1.ProjectedVolumeSource", &[("sources", ATOMIC)]),
+    ("core.v1.RBDVolumeSource", &[("monitors", ATOMIC)]),
+    ("core.v1.ResourceRequirements", &[("claims", keyed(&["name"]))]),
+    ("core.v1.ResourceStatus", &[("resources", keyed(&["resourceID"]))]),
+    ("core.v1.SecretProjection", ITEMS),
+    ("core.v1.SecretVolumeSource", ITEMS),
+    ("core.v1.ServiceAccount", &[("imagePullSecrets", ATOMIC), ("secrets", BY_NAME)]),
+    (
+        "core.v1.ServiceSpec",
+        &[
+            ("clusterIPs", ATOMIC),
+            ("externalIPs", ATOMIC),
+            ("ipFamilies", ATOMIC),
+            ("loadBalancerSourceRanges", ATOMIC),
+            ("ports", merged(&["port", "protocol"])),
+            ("selector", ATOMIC_MAP),
+        ],
+    ),
+    ("core.v1.ServiceStatus", CONDITIONS),
+    ("core.v1.TopologySpreadConstraint", &[("matchLabelKeys", ATOMIC)]),
+    ("discovery.v1.Endpoint", &[("addresses", SET)]),
+    ("discovery.v1.EndpointHints", &[("forNodes", ATOMIC), ("forZones", ATOMIC)]),
+    ("discovery.v1.EndpointSlice", &[("endpoints", ATOMIC), ("ports", ATOMIC)]),
+    ("meta.v1.DeleteOptions", &[("dryRun", ATOMIC)]),
+    ("meta.v1.LabelSelector", &[("matchExpressions", ATOMIC)]),
+    ("meta.v1.LabelSelectorRequirement", &[("values", ATOMIC)]),
+    ("meta.v1.ObjectMeta", &[("finalizers", MERGED_SET), ("managedFields", ATOMIC), ("ownerReferences", merged(&["uid"]))]),
+    ("meta.v1.StatusDetails", &[("causes", ATOMIC)]),
+    ("policy.v1.PodDisruptionBudgetSpec", &[("selector", REPLACED)]),
+    ("policy.v1.PodDisruptionBudgetStatus", CONDITIONS),
+];

@@ -5,5 +5,6 @@ mod authentication;
 mod deletion;
 mod listener;
 mod lists;
+mod network;
 mod objects;
 mod watches;

@@ -36,7 +36,7 @@ impl Kind for Deployment {
         let mut errors = vec![];
         pod_template::check_count("spec.replicas", spec.replicas, &mut errors);
         pod_template::check_selector(whole, &spec.selector, Some(&spec.template), "deployment", &mut errors);
-        pod_template::validate("spec.template", &spec.template, &["Always"], &mut errors);
+        pod_template::validate("spec.template", &spec.template, &["Always"], "ReplicaSet", &mut errors);
         let strategy = spec.strategy.clone().unwrap_or_default();
         match strategy.type_.as_deref().unwrap_or("") {
             "Recreate" if strategy.rolling_update.is_some() => {

@@ -3,17 +3,26 @@
 use crate::kind::{Builtin, Kind, Strategy};
 use std::sync::Arc;
 
+mod certificate_signing_request;
 mod config_map;
+mod controller_revision;
+mod daemon_set;
 mod deployment;
 mod endpoint_slice;
 mod endpoints;
 pub mod event;
 mod fill;
+mod job;
 mod lease;
+mod machine;
 mod namespace;
 mod node;
+mod node_class;
+mod node_pool;
 pub mod pod;
+mod pod_disruption_budget;
 mod pod_template;
+mod priority_class;
 mod replica_set;
 mod rules;
 mod secret;
@@ -35,8 +44,17 @@ pub fn builtin() -> Vec<Arc<dyn Strategy>> {
         kind::<event::events::Event>(),
         kind::<deployment::Deployment>(),
         kind::<replica_set::ReplicaSet>(),
+        kind::<daemon_set::DaemonSet>(),
+        kind::<controller_revision::ControllerRevision>(),
+        kind::<job::Job>(),
         kind::<endpoint_slice::EndpointSlice>(),
         kind::<lease::Lease>(),
+        kind::<priority_class::PriorityClass>(),
+        kind::<pod_disruption_budget::PodDisruptionBudget>(),
+        kind::<certificate_signing_request::CertificateSigningRequest>(),
+        kind::<node_class::NodeClass>(),
+        kind::<node_pool::NodePool>(),
+        kind::<machine::Machine>(),
     ]
 }
 

@@ -20,8 +20,9 @@ pub fn fill_defaults(object: &mut Value) {
     }
 }
 
-/// The template itself: what a pod made of it would be refused for, and that its restart policy is one of `policies`.
-pub fn validate(at: &str, template: &PodTemplateSpec, policies: &[&str], errors: &mut Vec<Invalid>) {
+/// The template itself: what a pod made of it would be refused for, and that its restart policy is one of
+/// `policies` (of all, if that is empty). `kind` is for the message.
+pub fn validate(at: &str, template: &PodTemplateSpec, policies: &[&str], kind: &str, errors: &mut Vec<Invalid>) {
     let Some(spec) = &template.spec else {
         errors.push(Invalid::required(format!("{at}.spec.containers"), ""));
         return;
@@ -31,14 +32,12 @@ pub fn validate(at: &str, template: &PodTemplateSpec, policies: &[&str], errors:
     rules::annotations(&format!("{at}.annotations"), metadata.annotations.as_ref(), errors);
     pod::validation::spec(&format!("{at}.spec"), spec, true, errors);
     let policy = spec.restart_policy.as_deref().unwrap_or("");
-    if matches!(policy, "Always" | "OnFailure" | "Never") && !policies.contains(&policy) {
+    if matches!(policy, "Always" | "OnFailure" | "Never") && !policies.is_empty() && !policies.contains(&policy) {
         errors.push(Invalid::not_supported(format!("{at}.spec.restartPolicy"), &json!(policy), policies));
     }
     if policies == ["Always"] && spec.active_deadline_seconds.is_some() {
-        errors.push(Invalid::forbidden(
-            format!("{at}.spec.activeDeadlineSeconds"),
-            "activeDeadlineSeconds in ReplicaSet is not Supported",
-        ));
+        let why = format!("activeDeadlineSeconds in {kind} is not Supported");
+        errors.push(Invalid::forbidden(format!("{at}.spec.activeDeadlineSeconds"), &why));
     }
 }
 

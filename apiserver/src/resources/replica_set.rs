@@ -34,7 +34,7 @@ impl Kind for ReplicaSet {
         pod_template::check_count("spec.minReadySeconds", spec.min_ready_seconds, &mut errors);
         pod_template::check_selector(whole, &spec.selector, spec.template.as_ref(), "deployment", &mut errors);
         match &spec.template {
-            Some(template) => pod_template::validate("spec.template", template, &["Always"], &mut errors),
+            Some(template) => pod_template::validate("spec.template", template, &["Always"], "ReplicaSet", &mut errors),
             None => errors.push(Invalid::required("spec.template", "")),
         }
         errors

@@ -4,6 +4,7 @@ use super::validation::{id, seccomp};
 use super::{probes, volumes};
 use crate::http::error::Invalid;
 use crate::resources::rules;
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity as Amount;
 use serde_json::{Value, json};
 use slipway_api::core::{
     Container, ContainerPort, EnvFromSource, EnvVar, EnvVarSource, PodSpec, ResourceRequirements, SecurityContext,
@@ -13,7 +14,7 @@ use slipway_api::pod::is_sidecar;
 use slipway_api::quantity::Quantity;
 use std::collections::{BTreeMap, BTreeSet};
 
-type List = BTreeMap<String, k8s_openapi::apimachinery::pkg::api::resource::Quantity>;
+type List = BTreeMap<String, Amount>;
 
 const FIELDS_OF_ENV: [&str; 9] = [
     "metadata.name",
@@ -274,20 +275,26 @@ fn is_exact(resource: &str) -> bool {
 
 /// A list of amounts: none negative.
 pub fn quantities(at: &str, list: Option<&List>, errors: &mut Vec<Invalid>) {
-    for (resource, amount) in list.into_iter().flatten() {
+    for (resource, text) in list.into_iter().flatten() {
         let at = format!("{at}[{resource}]");
-        let Ok(quantity) = Quantity::parse(&amount.0) else {
-            let why = slipway_api::quantity::Error::Format.to_string();
-            errors.push(Invalid::value(at, &json!(amount.0), &why));
-            continue;
-        };
-        if quantity.is_negative() {
-            errors.push(Invalid::value(&at, &json!(amount.0), rules::NOT_NEGATIVE));
-        }
-        if is_extended(resource) && quantity != Quantity::from_value(quantity.value()) {
-            errors.push(Invalid::value(&at, &json!(amount.0), "must be an integer"));
+        if let Some(quantity) = amount(&at, text, errors)
+            && is_extended(resource)
+            && quantity != Quantity::from_value(quantity.value())
+        {
+            errors.push(Invalid::value(&at, &json!(text.0), "must be an integer"));
         }
     }
+}
+
+/// An amount that isn't negative.
+pub fn amount(at: &str, text: &Amount, errors: &mut Vec<Invalid>) -> Option<Quantity> {
+    let quantity = Quantity::parse(&text.0);
+    match quantity {
+        Err(error) => errors.push(Invalid::value(at, &json!(text.0), &error.to_string())),
+        Ok(quantity) if quantity.is_negative() => errors.push(Invalid::value(at, &json!(text.0), rules::NOT_NEGATIVE)),
+        Ok(_) => {}
+    }
+    quantity.ok()
 }
 
 fn resource_names(at: &str, list: Option<&List>, errors: &mut Vec<Invalid>) {

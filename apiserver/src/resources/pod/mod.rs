@@ -105,3 +105,8 @@ impl Kind for Pod {
         Some(if seconds < 0 { 1 } else { seconds })
     }
 }
+
+/// A quantity that must not be negative.
+pub fn quantity(at: &str, amount: &k8s_openapi::apimachinery::pkg::api::resource::Quantity, errors: &mut Vec<Invalid>) {
+    containers::amount(at, amount, errors);
+}

@@ -1,6 +1,9 @@
 //! Service: one address and name for the pods that a selector names.
 
+mod validation;
+
 use super::{fill, show};
+use crate::http::error::Invalid;
 use crate::kind::{Column, Kind, NameRule, Names, age, keep};
 use serde_json::{Value, json};
 pub use slipway_api::core::Service;
@@ -29,6 +32,17 @@ impl Kind for Service {
 
     fn prepare_update(object: &mut Value, old: &Value) {
         keep(object, old, "status");
+        if let Some(spec) = fill::inner(object, "spec") {
+            validation::keep_allocated(spec, &old["spec"]);
+        }
+    }
+
+    fn validate(&self) -> Vec<Invalid> {
+        validation::check(self)
+    }
+
+    fn validate_update(&self, old: &Self) -> Vec<Invalid> {
+        validation::check_update(self, old)
     }
 
     const DELETE_RETURNS_OBJECT: bool = true;

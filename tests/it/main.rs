@@ -1,10 +1,16 @@
 //! Integration tests: one binary, one file a topic.
 
+mod admission;
 mod architecture;
 mod authentication;
 mod deletion;
+mod discovery;
 mod listener;
 mod lists;
 mod network;
+mod node_agent;
 mod objects;
+mod patch;
+mod subresources;
+mod table;
 mod watches;

@@ -4,8 +4,8 @@ use axum::body::Body;
 use base64::Engine;
 use http::Request;
 use serde_json::json;
-use slipway_apiserver::http::authenticate::User;
 use slipway_apiserver::Options;
+use slipway_apiserver::http::authenticate::User;
 use slipway_tests::{Answer, TestServer, config_map};
 
 fn options() -> Options {
@@ -63,7 +63,10 @@ async fn a_service_account_lives_as_long_as_its_object() {
     let token = token.as_str().unwrap();
     get(&server, Some(token), "/api/v1/namespaces/default/configmaps/a").await.expect(200);
     let message = get(&server, Some(token), "/api/v1/namespaces/kube-system/configmaps").await.expect_status(403, "Forbidden");
-    assert_eq!(message, "configmaps is forbidden: User \"system:serviceaccount:default:robot\" cannot list resource \"configmaps\" in API group \"\" in the namespace \"kube-system\"");
+    assert_eq!(
+        message,
+        "configmaps is forbidden: User \"system:serviceaccount:default:robot\" cannot list resource \"configmaps\" in API group \"\" in the namespace \"kube-system\""
+    );
     get(&server, Some(token), "/api/v1/namespaces/default/secrets").await.expect_status(403, "Forbidden");
     let forged = format!("{}x", &token[..token.len() - 1]);
     get(&server, Some(&forged), "/api").await.expect_status(401, "Unauthorized");

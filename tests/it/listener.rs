@@ -128,7 +128,10 @@ async fn kubectl_prints_refusals() {
     let jane = listening.kubeconfig("jane", &["team-x"]);
     let (ok, text) = listening.kubectl(&jane, &["get", "pods"], None).await;
     assert!(!ok);
-    assert_eq!(text, "Error from server (Forbidden): pods is forbidden: User \"jane\" cannot list resource \"pods\" in API group \"\" in the namespace \"default\"\n");
+    assert_eq!(
+        text,
+        "Error from server (Forbidden): pods is forbidden: User \"jane\" cannot list resource \"pods\" in API group \"\" in the namespace \"default\"\n"
+    );
     let admin = listening.kubeconfig("kubernetes-admin", &["system:masters"]);
     let (ok, text) = listening.kubectl(&admin, &["get", "pod", "none"], None).await;
     assert_eq!((ok, text.as_str()), (false, "Error from server (NotFound): pods \"none\" not found\n"));

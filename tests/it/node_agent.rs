@@ -48,7 +48,9 @@ async fn answer(mut request: Request<Incoming>) -> Result<Response<Full<Bytes>>,
         return Ok(Response::builder().status(500).body("the client's credentials came along".into()).unwrap());
     }
     match request.headers().get("upgrade").map(|value| value.as_bytes().to_owned()) {
-        None if uri.contains("tailLines=7") => Ok(Response::builder().status(400).body("container \"main\" is waiting".into()).unwrap()),
+        None if uri.contains("tailLines=7") => {
+            Ok(Response::builder().status(400).body("container \"main\" is waiting".into()).unwrap())
+        }
         None => Ok(Response::new(uri.into())),
         Some(protocol) if protocol == b"SPDY/3.1" => {
             tokio::spawn(async move {
@@ -84,8 +86,8 @@ async fn agent(authority: &Authority) -> u16 {
             let acceptor = acceptor.clone();
             tokio::spawn(async move {
                 let Ok(stream) = acceptor.accept(stream).await else { return };
-                let connection =
-                    hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), hyper::service::service_fn(answer));
+                let connection = hyper::server::conn::http1::Builder::new()
+                    .serve_connection(TokioIo::new(stream), hyper::service::service_fn(answer));
                 // The client may go at any time.
                 let _ = connection.with_upgrades().await;
             });
@@ -158,7 +160,9 @@ async fn open(server: &TestServer, path: &str, protocol: &'static str) -> (u16, 
     let router = server.api.router().layer(axum::Extension(User::admin()));
     tokio::spawn(async move { axum::serve(listener, router).await });
     let mut stream = TcpStream::connect(address).await.unwrap();
-    let head = format!("POST {path} HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: {protocol}\r\nAuthorization: Bearer s\r\nContent-Length: 0\r\n\r\n");
+    let head = format!(
+        "POST {path} HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: {protocol}\r\nAuthorization: Bearer s\r\nContent-Length: 0\r\n\r\n"
+    );
     stream.write_all(head.as_bytes()).await.unwrap();
     let mut answer = vec![];
     while !answer.windows(4).any(|window| window == b"\r\n\r\n") {

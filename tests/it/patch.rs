@@ -53,32 +53,16 @@ async fn a_patch_that_does_not_fit_is_unprocessable_and_says_why() {
     let path = format!("{MAPS}/a");
     let wrong = json!([{"op": "test", "path": "/data/key", "value": "2"}, {"op": "remove", "path": "/data/key"}]);
     let answer = patch(&server, JSON, &path, &wrong).await;
-    assert!(answer.body["details"]["causes"][0]["message"].as_str().is_some_and(|why| why.contains("value did not match")), "{}", answer.body);
+    assert!(
+        answer.body["details"]["causes"][0]["message"].as_str().is_some_and(|why| why.contains("value did not match")),
+        "{}",
+        answer.body
+    );
     let message = answer.expect_status(422, "Invalid");
     assert_eq!(message, "the server rejected our request due to an error in our request");
     assert_eq!(server.get(&path).await.expect(200)["data"], json!({"key": "1"}));
     patch(&server, JSON, &path, &json!({"op": "test"})).await.expect_status(400, "BadRequest");
     patch(&server, MERGE, &path, &json!([])).await.expect_status(400, "BadRequest");
-}
-
-#[tokio::test]
-async fn strategic_merge_knows_the_lists_of_a_pod_template() {
-    let server = TestServer::memory().await;
-    server.post(DEPLOYMENTS, deployment()).await.expect(201);
-    let path = format!("{DEPLOYMENTS}/web");
-    let image = json!({"spec": {"template": {"spec": {"containers": [{"name": "a", "image": "a:2", "env": [{"name": "Y", "value": "2"}]}]}}}});
-    let changed = patch(&server, STRATEGIC, &path, &image).await.expect(200);
-    let containers = &changed["spec"]["template"]["spec"]["containers"];
-    assert_eq!((&containers[0]["image"], &containers[1]["image"]), (&json!("a:2"), &json!("b:1")));
-    assert_eq!(containers[0]["env"].as_array().map(Vec::len), Some(2), "{containers}");
-    assert_eq!(changed["metadata"]["generation"], 2);
-    let gone = json!({"spec": {"template": {"spec": {"containers": [{"name": "a", "$patch": "delete"}]}}}});
-    let changed = patch(&server, STRATEGIC, &path, &gone).await.expect(200);
-    assert_eq!(changed["spec"]["template"]["spec"]["containers"].as_array().map(Vec::len), Some(1));
-    // A merge patch replaces the list.
-    let changed = patch(&server, MERGE, &path, &image).await.expect(200);
-    assert_eq!(changed["spec"]["template"]["spec"]["containers"].as_array().map(Vec::len), Some(1));
-    assert_eq!(changed["spec"]["template"]["spec"]["containers"][0]["name"], "a");
 }
 
 #[tokio::test]

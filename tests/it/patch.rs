@@ -66,6 +66,26 @@ async fn a_patch_that_does_not_fit_is_unprocessable_and_says_why() {
 }
 
 #[tokio::test]
+async fn strategic_merge_knows_the_lists_of_a_pod_template() {
+    let server = TestServer::memory().await;
+    server.post(DEPLOYMENTS, deployment()).await.expect(201);
+    let path = format!("{DEPLOYMENTS}/web");
+    let image = json!({"spec": {"template": {"spec": {"containers": [{"name": "a", "image": "a:2", "env": [{"name": "Y", "value": "2"}]}]}}}});
+    let changed = patch(&server, STRATEGIC, &path, &image).await.expect(200);
+    let containers = &changed["spec"]["template"]["spec"]["containers"];
+    assert_eq!((&containers[0]["image"], &containers[1]["image"]), (&json!("a:2"), &json!("b:1")));
+    assert_eq!(containers[0]["env"].as_array().map(Vec::len), Some(2), "{containers}");
+    assert_eq!(changed["metadata"]["generation"], 2);
+    let gone = json!({"spec": {"template": {"spec": {"containers": [{"name": "a", "$patch": "delete"}]}}}});
+    let changed = patch(&server, STRATEGIC, &path, &gone).await.expect(200);
+    assert_eq!(changed["spec"]["template"]["spec"]["containers"].as_array().map(Vec::len), Some(1));
+    // A merge patch replaces the list.
+    let changed = patch(&server, MERGE, &path, &image).await.expect(200);
+    assert_eq!(changed["spec"]["template"]["spec"]["containers"].as_array().map(Vec::len), Some(1));
+    assert_eq!(changed["spec"]["template"]["spec"]["containers"][0]["name"], "a");
+}
+
+#[tokio::test]
 async fn patches_without_a_version_all_happen_and_one_with_a_stale_version_does_not() {
     let server = TestServer::memory().await;
     let created = server.post(MAPS, config_map("a", "1")).await.expect(201);

@@ -7,6 +7,7 @@ pub mod health;
 pub mod limits;
 pub mod metrics;
 pub mod negotiate;
+pub mod protobuf;
 pub mod query;
 pub mod request_info;
 pub mod respond;
@@ -61,8 +62,17 @@ impl Call {
         Accept::parse(&self.parts.headers)
     }
 
+    /// Of the body that `read_body` hands out.
     pub fn content_type(&self) -> &str {
+        if self.is_protobuf() { "application/json" } else { self.sent_type() }
+    }
+
+    fn sent_type(&self) -> &str {
         self.parts.headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default()
+    }
+
+    fn is_protobuf(&self) -> bool {
+        self.sent_type().split(';').next() == Some(protobuf::CONTENT_TYPE)
     }
 
     /// The body; empty the second time.
@@ -70,9 +80,13 @@ impl Call {
         std::mem::take(&mut *self.body.lock())
     }
 
-    /// Reads the body, up to `limits::BODY_BYTES_MAX`.
+    /// Reads the body, up to `limits::BODY_BYTES_MAX`. One in protobuf is handed out as JSON, and `content_type` says so.
     pub async fn read_body(&self) -> Result<Bytes, Status> {
-        limits::read(self.take_body()).await
+        let body = limits::read(self.take_body()).await?;
+        if self.is_protobuf() && !body.is_empty() {
+            return Ok(protobuf::decode(&body)?.to_string().into());
+        }
+        Ok(body)
     }
 
     /// Reads and decodes an object of the call's kind (see `openapi::decode`).

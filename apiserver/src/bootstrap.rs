@@ -29,6 +29,11 @@ pub async fn run(server: &ApiServer) -> Result<(), Status> {
         let (address, port) = (advertise.ip(), advertise.port());
         let service_ip = first_address(&server.options.service_cidr);
         ensure(server, ("", "v1", "services"), "default", service(service_ip, port)).await?;
+        // No pod reaches it there, and no EndpointSlice may say so.
+        if address.is_loopback() {
+            tracing::warn!(%address, "the kubernetes Service has no endpoint: the advertised address is of this machine alone");
+            return Ok(());
+        }
         replace(server, ("", "v1", "endpoints"), endpoints(address, port)).await?;
         replace(server, ("discovery.k8s.io", "v1", "endpointslices"), endpoint_slice(address, port)).await?;
     }

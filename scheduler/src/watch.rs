@@ -101,8 +101,16 @@ async fn relay<K: Resource>(
                 known.remove(&key);
                 sender.send(Notice::Input(gone(key))).await.ok()?;
             }
+            Err(error) if is_not_served(&error) => {
+                tracing::debug!(kind = name, "not served: there are none of these");
+                sender.send(Notice::Synced(name)).await.ok()?;
+            }
             Err(error) => tracing::warn!(kind = name, %error, "watch failed, trying again"),
         }
     }
     Some(())
+}
+
+fn is_not_served(error: &watcher::Error) -> bool {
+    matches!(error, watcher::Error::InitialListFailed(kube::Error::Api(status)) if status.code == 404)
 }

@@ -11,6 +11,8 @@ mod network;
 mod node_agent;
 mod objects;
 mod patch;
+mod scheduling;
+mod simulated;
 mod subresources;
 mod table;
 mod watches;

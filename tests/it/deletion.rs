@@ -1,14 +1,14 @@
 //! Deletion: at once, with finalizers, with grace, of collections.
 
 use serde_json::{Value, json};
-use slipway_tests::{TestServer, config_map};
+use slipway_tests::config_map;
 
 const MAPS: &str = "/api/v1/namespaces/default/configmaps";
 const PODS: &str = "/api/v1/namespaces/default/pods";
 
 #[tokio::test]
 async fn a_finalizer_keeps_an_object_until_it_is_removed() {
-    let server = TestServer::memory().await;
+    let server = super::server().await;
     let mut map = config_map("a", "1");
     map["metadata"]["finalizers"] = json!(["example.com/wait"]);
     server.post(MAPS, map).await.expect(201);
@@ -26,7 +26,7 @@ async fn a_finalizer_keeps_an_object_until_it_is_removed() {
 
 #[tokio::test]
 async fn propagation_becomes_a_finalizer() {
-    let server = TestServer::memory().await;
+    let server = super::server().await;
     for (policy, finalizer) in [("Orphan", "orphan"), ("Foreground", "foregroundDeletion")] {
         server.post(MAPS, config_map("a", "1")).await.expect(201);
         let options = json!({"kind": "DeleteOptions", "apiVersion": "v1", "propagationPolicy": policy});
@@ -42,7 +42,7 @@ async fn propagation_becomes_a_finalizer() {
 
 #[tokio::test]
 async fn preconditions_protect() {
-    let server = TestServer::memory().await;
+    let server = super::server().await;
     let created = server.post(MAPS, config_map("a", "1")).await.expect(201);
     let wrong = json!({"preconditions": {"uid": "other"}});
     let message = server.call("DELETE", &format!("{MAPS}/a"), Some(&wrong)).await.expect_status(409, "Conflict");
@@ -56,7 +56,7 @@ async fn preconditions_protect() {
 
 #[tokio::test]
 async fn a_collection_is_deleted_by_selector() {
-    let server = TestServer::memory().await;
+    let server = super::server().await;
     for name in ["a", "b", "c"] {
         let mut map = config_map(name, "1");
         map["metadata"]["labels"] = json!({"keep": if name == "b" { "yes" } else { "no" }});
@@ -82,7 +82,7 @@ fn pod(name: &str, node: Option<&str>) -> Value {
 
 #[tokio::test]
 async fn a_running_pod_is_given_time_that_can_only_be_shortened() {
-    let server = TestServer::memory().await;
+    let server = super::server().await;
     server.post(PODS, pod("a", Some("n1"))).await.expect(201);
     let marked = server.delete(&format!("{PODS}/a")).await.expect(200);
     assert_eq!(marked["metadata"]["deletionGracePeriodSeconds"], 30);
@@ -97,7 +97,7 @@ async fn a_running_pod_is_given_time_that_can_only_be_shortened() {
 
 #[tokio::test]
 async fn a_pod_that_never_started_goes_at_once() {
-    let server = TestServer::memory().await;
+    let server = super::server().await;
     server.post(PODS, pod("a", None)).await.expect(201);
     server.delete(&format!("{PODS}/a")).await.expect(200);
     server.get(&format!("{PODS}/a")).await.expect_status(404, "NotFound");
@@ -105,7 +105,7 @@ async fn a_pod_that_never_started_goes_at_once() {
 
 #[tokio::test]
 async fn a_namespace_ends_only_when_it_is_finalized() {
-    let server = TestServer::memory().await;
+    let server = super::server().await;
     server.post("/api/v1/namespaces", json!({"metadata": {"name": "team"}})).await.expect(201);
     let marked = server.delete("/api/v1/namespaces/team").await.expect(200);
     assert_eq!(marked["status"]["phase"], "Terminating");
@@ -123,7 +123,7 @@ async fn a_namespace_ends_only_when_it_is_finalized() {
 
 #[tokio::test]
 async fn events_are_forgotten_after_an_hour() {
-    let server = TestServer::memory().await;
+    let server = super::server().await;
     let event = |name: &str, at: &str| {
         json!({
             "metadata": {"name": name, "namespace": "default"}, "lastTimestamp": at, "firstTimestamp": at,

@@ -10,7 +10,7 @@ fn names(list: &Value) -> Vec<&str> {
 }
 
 async fn with_maps(count: usize) -> TestServer {
-    let server = TestServer::memory().await;
+    let server = super::server().await;
     for n in 0..count {
         let mut map = config_map(&format!("m{n:02}"), "1");
         map["metadata"]["labels"] = json!({"parity": if n % 2 == 0 { "even" } else { "odd" }});
@@ -71,7 +71,7 @@ async fn pages_show_one_moment() {
     server.get(&format!("{MAPS}?continue=nonsense")).await.expect_status(400, "BadRequest");
 }
 
-#[tokio::test(start_paused = true)]
+#[tokio::test]
 async fn a_list_at_a_revision() {
     let server = with_maps(2).await;
     let list = server.get(MAPS).await.expect(200);
@@ -124,7 +124,7 @@ async fn a_list_in_other_forms() {
 
 #[tokio::test]
 async fn a_long_list_comes_whole() {
-    let server = TestServer::memory().await;
+    let server = super::server().await;
     let value = "x".repeat(20_000);
     for n in 0..40 {
         server.post(MAPS, config_map(&format!("m{n:02}"), &value)).await.expect(201);

@@ -1,13 +1,13 @@
 //! Create, get, update and patch of one object.
 
 use serde_json::{Value, json};
-use slipway_tests::{TestServer, config_map};
+use slipway_tests::config_map;
 
 const MAPS: &str = "/api/v1/namespaces/default/configmaps";
 
 #[tokio::test]
 async fn what_is_created_can_be_read_updated_and_deleted() {
-    let server = TestServer::memory().await;
+    let server = super::server().await;
     let created = server.post(MAPS, config_map("a", "1")).await.expect(201);
     let metadata = &created["metadata"];
     assert_eq!(metadata["namespace"], "default");
@@ -34,7 +34,7 @@ async fn what_is_created_can_be_read_updated_and_deleted() {
 
 #[tokio::test]
 async fn an_update_that_changes_nothing_is_not_written() {
-    let server = TestServer::memory().await;
+    let server = super::server().await;
     let created = server.post(MAPS, config_map("a", "1")).await.expect(201);
     let again = server.put(&format!("{MAPS}/a"), config_map("a", "1")).await.expect(200);
     assert_eq!(again, created);
@@ -42,7 +42,7 @@ async fn an_update_that_changes_nothing_is_not_written() {
 
 #[tokio::test]
 async fn names_are_given_checked_and_generated() {
-    let server = TestServer::memory().await;
+    let server = super::server().await;
     server.post(MAPS, config_map("a", "1")).await.expect(201);
     let message = server.post(MAPS, config_map("a", "1")).await.expect_status(409, "AlreadyExists");
     assert_eq!(message, "configmaps \"a\" already exists");
@@ -57,7 +57,7 @@ async fn names_are_given_checked_and_generated() {
 
 #[tokio::test]
 async fn path_and_body_must_agree() {
-    let server = TestServer::memory().await;
+    let server = super::server().await;
     let mut map = config_map("a", "1");
     map["metadata"]["namespace"] = "kube-system".into();
     let message = server.post(MAPS, map).await.expect_status(400, "BadRequest");
@@ -76,14 +76,14 @@ async fn path_and_body_must_agree() {
 
 #[tokio::test]
 async fn the_namespace_must_exist() {
-    let server = TestServer::memory().await;
+    let server = super::server().await;
     let message = server.post("/api/v1/namespaces/none/configmaps", config_map("a", "1")).await.expect_status(404, "NotFound");
     assert_eq!(message, "namespaces \"none\" not found");
 }
 
 #[tokio::test]
 async fn what_the_server_says_of_an_object_cannot_be_changed() {
-    let server = TestServer::memory().await;
+    let server = super::server().await;
     let created = server.post(MAPS, config_map("a", "1")).await.expect(201);
     let mut other = created.clone();
     other["metadata"]["uid"] = "11111111-1111-1111-1111-111111111111".into();
@@ -103,7 +103,7 @@ async fn what_the_server_says_of_an_object_cannot_be_changed() {
 
 #[tokio::test]
 async fn patches_change_parts() {
-    let server = TestServer::memory().await;
+    let server = super::server().await;
     server.post(MAPS, config_map("a", "1")).await.expect(201);
     let patched =
         server.patch(&format!("{MAPS}/a"), json!({"data": {"more": "2"}, "metadata": {"labels": {"l": "v"}}})).await.expect(200);
@@ -118,7 +118,7 @@ async fn patches_change_parts() {
 
 #[tokio::test]
 async fn concurrent_patches_are_all_applied() {
-    let server = TestServer::memory().await;
+    let server = super::server().await;
     server.post(MAPS, config_map("a", "1")).await.expect(201);
     let patches = (0..50).map(|n| {
         let server = &server;
@@ -131,7 +131,7 @@ async fn concurrent_patches_are_all_applied() {
 
 #[tokio::test]
 async fn a_dry_run_answers_and_writes_nothing() {
-    let server = TestServer::memory().await;
+    let server = super::server().await;
     let path = format!("{MAPS}?dryRun=All");
     let dry = server.post(&path, config_map("a", "1")).await.expect(201);
     assert!(dry["metadata"]["uid"].is_string());
@@ -147,7 +147,7 @@ async fn a_dry_run_answers_and_writes_nothing() {
 
 #[tokio::test]
 async fn labels_annotations_and_owners_are_validated() {
-    let server = TestServer::memory().await;
+    let server = super::server().await;
     let with = |metadata: Value| {
         let mut map = config_map("a", "1");
         map["metadata"] = metadata;
@@ -173,7 +173,7 @@ async fn labels_annotations_and_owners_are_validated() {
 
 #[tokio::test]
 async fn bodies_that_cannot_be_read_are_refused() {
-    let server = TestServer::memory().await;
+    let server = super::server().await;
     let send = async |content_type: &str, body: Vec<u8>| {
         let request = http::Request::post(MAPS).header("content-type", content_type).body(body.into()).unwrap();
         let user = slipway_apiserver::User::admin();
@@ -190,7 +190,7 @@ async fn bodies_that_cannot_be_read_are_refused() {
 
 #[tokio::test]
 async fn an_object_can_be_read_in_other_forms() {
-    let server = TestServer::memory().await;
+    let server = super::server().await;
     server.post(MAPS, config_map("a", "1")).await.expect(201);
     let path = format!("{MAPS}/a");
     let table = server.get_as("application/json;as=Table;v=v1;g=meta.k8s.io,application/json", &path).await.expect(200);

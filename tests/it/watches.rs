@@ -11,7 +11,7 @@ async fn version(server: &TestServer) -> String {
 
 #[tokio::test]
 async fn changes_come_in_order_after_the_revision() {
-    let server = TestServer::memory().await;
+    let server = super::server().await;
     server.post(MAPS, config_map("before", "1")).await.expect(201);
     let start = version(&server).await;
     let mut watch = server.watch(&format!("{MAPS}?watch=1&resourceVersion={start}")).await;
@@ -38,7 +38,7 @@ async fn changes_come_in_order_after_the_revision() {
 
 #[tokio::test]
 async fn without_a_revision_what_exists_comes_first() {
-    let server = TestServer::memory().await;
+    let server = super::server().await;
     server.post(MAPS, config_map("a", "1")).await.expect(201);
     server.post(MAPS, config_map("b", "1")).await.expect(201);
     let mut watch = server.watch(&format!("{MAPS}?watch=true")).await;
@@ -49,7 +49,7 @@ async fn without_a_revision_what_exists_comes_first() {
 
 #[tokio::test]
 async fn the_end_of_the_initial_events_is_told() {
-    let server = TestServer::memory().await;
+    let server = super::server().await;
     server.post(MAPS, config_map("a", "1")).await.expect(201);
     let query = "watch=1&sendInitialEvents=true&resourceVersionMatch=NotOlderThan&allowWatchBookmarks=true";
     let mut watch = server.watch(&format!("{MAPS}?{query}")).await;
@@ -64,7 +64,7 @@ async fn the_end_of_the_initial_events_is_told() {
 
 #[tokio::test]
 async fn a_selector_adds_and_deletes() {
-    let server = TestServer::memory().await;
+    let server = super::server().await;
     server.post(MAPS, config_map("a", "1")).await.expect(201);
     let start = version(&server).await;
     let mut watch = server.watch(&format!("{MAPS}?watch=1&resourceVersion={start}&labelSelector=on%3Dyes")).await;
@@ -86,7 +86,7 @@ async fn a_selector_adds_and_deletes() {
 
 #[tokio::test]
 async fn one_object_can_be_watched() {
-    let server = TestServer::memory().await;
+    let server = super::server().await;
     let mut watch = server.watch(&format!("{MAPS}?watch=1&fieldSelector=metadata.name%3Db")).await;
     server.post(MAPS, config_map("a", "1")).await.expect(201);
     server.post(MAPS, config_map("b", "1")).await.expect(201);
@@ -134,7 +134,7 @@ async fn bookmarks_and_the_end_come_in_time() {
 
 #[tokio::test]
 async fn a_table_watch_tells_the_columns_once() {
-    let server = TestServer::memory().await;
+    let server = super::server().await;
     let accept = "application/json;as=Table;v=v1;g=meta.k8s.io,application/json";
     let mut watch = server.watch_with(accept, &format!("{MAPS}?watch=1")).await;
     server.post(MAPS, config_map("a", "1")).await.expect(201);
@@ -146,7 +146,7 @@ async fn a_table_watch_tells_the_columns_once() {
 
 #[tokio::test]
 async fn closing_the_server_ends_its_watches() {
-    let server = TestServer::memory().await;
+    let server = super::server().await;
     let mut watch = server.watch(&format!("{MAPS}?watch=1")).await;
     server.api.close();
     assert_eq!(watch.brief().await, "END");
@@ -157,7 +157,7 @@ async fn a_kube_client_watches_in_process() {
     use futures::StreamExt;
     use k8s_openapi::api::core::v1::ConfigMap;
     use kube::runtime::{WatchStreamExt, watcher};
-    let server = TestServer::memory().await;
+    let server = super::server().await;
     let api: kube::Api<ConfigMap> = kube::Api::namespaced(server.client(), "default");
     let mut seen = std::pin::pin!(watcher(api.clone(), watcher::Config::default()).applied_objects());
     let map =

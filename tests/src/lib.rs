@@ -1,5 +1,7 @@
 //! What the tests of the whole share: a server to test against.
 
+pub mod postgres;
+
 use axum::Extension;
 use axum::body::Body;
 use futures::StreamExt;
@@ -20,6 +22,8 @@ pub const PATIENCE: Duration = Duration::from_secs(20);
 /// An API server in this process, over a store of its own.
 pub struct TestServer {
     pub api: Arc<ApiServer>,
+    /// Held so that it does not end before the server.
+    _cluster: Option<Arc<postgres::Cluster>>,
 }
 
 /// A request's answer.
@@ -37,7 +41,15 @@ impl TestServer {
 
     pub async fn start(store: Arc<dyn Store>, options: Options) -> Self {
         let api = ApiServer::start(store, options).await.expect("the server starts");
-        TestServer { api }
+        TestServer { api, _cluster: None }
+    }
+
+    /// Over a database of its own in a real Postgres.
+    pub async fn postgres() -> Self {
+        let cluster = postgres::Cluster::shared().await;
+        let mut server = Self::start(cluster.store().await, Options::default()).await;
+        server._cluster = Some(cluster);
+        server
     }
 
     /// A client that may do everything.

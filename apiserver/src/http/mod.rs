@@ -166,6 +166,9 @@ async fn dispatch(server: Arc<ApiServer>, user: User, info: RequestInfo, parts: 
         if let Some(response) = health::respond(&server, &info).await {
             return response;
         }
+        if let Some(response) = crate::openapi::respond(&parts).await {
+            return response;
+        }
         return crate::discovery::respond(&server, &parts).unwrap_or_else(|| Err(Status::no_such_path()));
     }
     if let Some(review) = crate::subresources::review::find(&info.group, &info.version, &info.resource) {

@@ -1,12 +1,22 @@
-//! What the schemas of the kinds say: decoding with the checks of `fieldValidation`, and how fields are merged.
+//! What the schemas of the kinds say: decoding with the checks of `fieldValidation`, how fields are merged, and the
+//! documents that tell clients so.
 
 mod conform;
 mod decode;
+pub mod document;
+#[cfg(test)]
+mod facts;
+#[cfg(test)]
+mod kubectl;
+pub mod operations;
+mod protobuf;
 pub mod rules;
 pub mod schema;
+mod serve;
 
 pub use decode::decode;
 pub use schema::Schema;
+pub use serve::respond;
 
 use crate::http::error::Status;
 use crate::kind::Strategy;

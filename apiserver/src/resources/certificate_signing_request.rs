@@ -126,7 +126,9 @@ impl Kind for CertificateSigningRequest {
             if conditions[..index].iter().any(|other| other.type_ == condition.type_) {
                 errors.push(Invalid::duplicate(format!("{at}.type"), &json!(condition.type_)));
             }
-            if DECISIONS.iter().any(|other| *other != condition.type_ && conditions[..index].iter().any(|one| one.type_ == *other))
+            if DECISIONS
+                .iter()
+                .any(|other| *other != condition.type_ && conditions[..index].iter().any(|one| one.type_ == *other))
                 && DECISIONS.contains(&condition.type_.as_str())
             {
                 let why = "Approved and Denied conditions are mutually exclusive";

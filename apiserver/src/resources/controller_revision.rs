@@ -7,8 +7,7 @@ use serde_json::{Value, json};
 pub use slipway_api::apps::ControllerRevision;
 
 impl Kind for ControllerRevision {
-    const NAMES: Names =
-        Names::namespaced("apps", "v1", "ControllerRevision", "controllerrevisions", "controllerrevision");
+    const NAMES: Names = Names::namespaced("apps", "v1", "ControllerRevision", "controllerrevisions", "controllerrevision");
 
     fn validate_whole(&self, whole: &Value) -> Vec<Invalid> {
         let mut errors = vec![];

@@ -159,7 +159,8 @@ mod tests {
     fn cells() {
         let mut it = daemon_set(json!({}));
         it["spec"]["template"]["spec"]["nodeSelector"] = json!({"disk": "ssd"});
-        it["status"] = json!({"desiredNumberScheduled": 3, "currentNumberScheduled": 2, "numberReady": 1, "numberMisscheduled": 0});
+        it["status"] =
+            json!({"desiredNumberScheduled": 3, "currentNumberScheduled": 2, "numberReady": 1, "numberMisscheduled": 0});
         let row = Builtin::<super::DaemonSet>::new().row(&it, jiff::Timestamp::UNIX_EPOCH);
         assert_eq!(row[1..7], [json!(3), json!(2), json!(1), json!(0), json!(0), json!("disk=ssd")]);
     }

@@ -16,8 +16,7 @@ const BACKOFF_LIMIT: i32 = 6;
 const INDEXED_PARALLELISM_MAX: i32 = 100_000;
 
 impl Kind for Job {
-    const NAMES: Names =
-        Names { categories: &["all"], status: true, ..Names::namespaced("batch", "v1", "Job", "jobs", "job") };
+    const NAMES: Names = Names { categories: &["all"], status: true, ..Names::namespaced("batch", "v1", "Job", "jobs", "job") };
 
     fn fill_defaults(object: &mut Value) {
         pod_template::fill_defaults(object);
@@ -306,7 +305,10 @@ mod tests {
         assert_eq!(it["spec"]["selector"], json!({"matchLabels": {"batch.kubernetes.io/controller-uid": "u1"}}));
         let spec = &it["spec"];
         assert_eq!((&spec["completions"], &spec["parallelism"], &spec["backoffLimit"]), (&json!(1), &json!(1), &json!(6)));
-        assert_eq!((&spec["completionMode"], &spec["podReplacementPolicy"]), (&json!("NonIndexed"), &json!("TerminatingOrFailed")));
+        assert_eq!(
+            (&spec["completionMode"], &spec["podReplacementPolicy"]),
+            (&json!("NonIndexed"), &json!("TerminatingOrFailed"))
+        );
         assert_eq!(texts(Builtin::<super::Job>::new().validate(&it)), Vec::<String>::new());
         let queue = job(|it| it["spec"]["parallelism"] = json!(3));
         assert!(queue["spec"].get("completions").is_none());
@@ -362,8 +364,14 @@ mod tests {
             ["spec.completions", "spec.template"]
         );
         let waiting = job(|it| it["spec"]["suspend"] = json!(true));
-        assert_eq!(fields(&|it| it["spec"]["template"]["spec"]["nodeSelector"] = json!({"a": "b"}), &waiting), Vec::<String>::new());
-        assert_eq!(fields(&|it| it["spec"]["template"]["spec"]["containers"][0]["image"] = json!("x"), &waiting), ["spec.template"]);
+        assert_eq!(
+            fields(&|it| it["spec"]["template"]["spec"]["nodeSelector"] = json!({"a": "b"}), &waiting),
+            Vec::<String>::new()
+        );
+        assert_eq!(
+            fields(&|it| it["spec"]["template"]["spec"]["containers"][0]["image"] = json!("x"), &waiting),
+            ["spec.template"]
+        );
     }
 
     #[test]

@@ -109,7 +109,8 @@ mod tests {
     #[test]
     fn pools_are_checked() {
         let strategy = Builtin::<super::NodePool>::new();
-        let good = pool(json!({"nodeClassRef": {"name": "c"}, "instanceTypes": ["m7i.large", "m7i.xlarge"], "limits": {"machines": 3}}));
+        let good =
+            pool(json!({"nodeClassRef": {"name": "c"}, "instanceTypes": ["m7i.large", "m7i.xlarge"], "limits": {"machines": 3}}));
         assert_eq!(strategy.validate(&good), []);
         assert_eq!(good["spec"]["capacityTypes"], json!(["on-demand"]));
         assert_eq!(good["spec"]["disruption"]["emptyAfterSeconds"], 60);

@@ -93,7 +93,9 @@ mod tests {
         assert_eq!(texts(json!({"minAvailable": 1, "selector": {"matchLabels": {"a": "b"}}})), Vec::<String>::new());
         assert_eq!(
             texts(json!({"minAvailable": 1, "maxUnavailable": "10%"})),
-            ["spec: Invalid value: {\"maxUnavailable\":\"10%\",\"minAvailable\":1}: minAvailable and maxUnavailable cannot be both set"]
+            [
+                "spec: Invalid value: {\"maxUnavailable\":\"10%\",\"minAvailable\":1}: minAvailable and maxUnavailable cannot be both set"
+            ]
         );
         assert_eq!(
             texts(json!({"maxUnavailable": "110%", "unhealthyPodEvictionPolicy": "Maybe"})),

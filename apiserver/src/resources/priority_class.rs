@@ -91,7 +91,8 @@ mod tests {
     use serde_json::{Value, json};
 
     fn class(name: &str, value: i32) -> Value {
-        let mut it = json!({"apiVersion": "scheduling.k8s.io/v1", "kind": "PriorityClass", "metadata": {"name": name}, "value": value});
+        let mut it =
+            json!({"apiVersion": "scheduling.k8s.io/v1", "kind": "PriorityClass", "metadata": {"name": name}, "value": value});
         Builtin::<super::PriorityClass>::new().fill_defaults(&mut it);
         it
     }

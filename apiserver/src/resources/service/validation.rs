@@ -84,13 +84,7 @@ fn check_kind(spec: &ServiceSpec, kind: &str, headless: bool, errors: &mut Vec<I
     }
 }
 
-fn check_port<'a>(
-    at: &str,
-    port: &'a ServicePort,
-    named: bool,
-    names: &mut BTreeSet<&'a str>,
-    errors: &mut Vec<Invalid>,
-) {
+fn check_port<'a>(at: &str, port: &'a ServicePort, named: bool, names: &mut BTreeSet<&'a str>, errors: &mut Vec<Invalid>) {
     match port.name.as_deref().unwrap_or("") {
         "" if named => errors.push(Invalid::required(format!("{at}.name"), "")),
         "" => {}
@@ -113,8 +107,11 @@ fn check_port<'a>(
 
 fn check_affinity(spec: &ServiceSpec, errors: &mut Vec<Invalid>) {
     rules::one_of("spec.sessionAffinity", spec.session_affinity.as_deref(), &["ClientIP", "None"], errors);
-    let seconds =
-        spec.session_affinity_config.as_ref().and_then(|config| config.client_ip.as_ref()).and_then(|client| client.timeout_seconds);
+    let seconds = spec
+        .session_affinity_config
+        .as_ref()
+        .and_then(|config| config.client_ip.as_ref())
+        .and_then(|client| client.timeout_seconds);
     if let Some(seconds) = seconds.filter(|seconds| !AFFINITY_SECONDS.contains(seconds)) {
         let why = format!("must be greater than 0 and less than {}", AFFINITY_SECONDS.end());
         errors.push(Invalid::value("spec.sessionAffinityConfig.clientIP.timeoutSeconds", &json!(seconds), &why));
@@ -266,7 +263,9 @@ mod tests {
         assert_eq!(wrong(json!({})), ["spec.ports: Required value"]);
         assert_eq!(wrong(json!({"type": "ExternalName"})), ["spec.externalName: Required value"]);
         assert_eq!(
-            wrong(json!({"ports": [{"port": 80, "name": "a"}, {"port": 80, "name": "a"}, {"port": 0, "nodePort": 30000, "targetPort": "-"}]})),
+            wrong(
+                json!({"ports": [{"port": 80, "name": "a"}, {"port": 80, "name": "a"}, {"port": 0, "nodePort": 30000, "targetPort": "-"}]})
+            ),
             [
                 "spec.ports[1].name: Duplicate value: \"a\"",
                 "spec.ports[2].name: Required value",
@@ -278,7 +277,9 @@ mod tests {
             ]
         );
         assert_eq!(
-            wrong(json!({"type": "Magic", "ports": [{"port": 80}], "sessionAffinity": "Always", "externalTrafficPolicy": "Local"})),
+            wrong(
+                json!({"type": "Magic", "ports": [{"port": 80}], "sessionAffinity": "Always", "externalTrafficPolicy": "Local"})
+            ),
             [
                 "spec.sessionAffinity: Unsupported value: \"Always\": supported values: \"ClientIP\", \"None\"",
                 "spec.type: Unsupported value: \"Magic\": supported values: \"ClusterIP\", \"ExternalName\", \"LoadBalancer\", \"NodePort\"",

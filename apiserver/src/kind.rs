@@ -182,6 +182,7 @@ pub trait Kind: DeserializeOwned + schemars::JsonSchema + Send + Sync + 'static 
 }
 
 /// `Kind` with the type erased. CRDs will be the second implementation, driven by their schema.
+#[allow(clippy::wrong_self_convention)] // `from_stored` is about the object, not the strategy.
 pub trait Strategy: Send + Sync {
     fn names(&self) -> &Names;
     fn fill_defaults(&self, object: &mut Value);

@@ -40,7 +40,7 @@ pub struct Source {
 }
 
 impl Source {
-    pub fn new() -> Self {
+    pub fn collect() -> Self {
         let strategies = crate::resources::builtin();
         let mut definitions = super::schema::definitions();
         // No type of k8s-openapi is a patch.

@@ -25,7 +25,7 @@ const EXTENSIONS: [&str; 5] = ["list-type", "list-map-keys", "map-type", "patch-
 #[test]
 fn fields_merge_as_in_kubernetes() {
     let Some(facts) = facts() else { return };
-    let document = Source::new().v2();
+    let document = Source::collect().v2();
     let ours = document["definitions"].as_object().unwrap();
     let (mut compared, mut wrong) = (0, vec![]);
     for (name, theirs) in facts["definitions"].as_object().unwrap() {
@@ -53,7 +53,7 @@ fn fields_merge_as_in_kubernetes() {
 #[test]
 fn fields_and_kinds_are_kubernetes_own() {
     let Some(facts) = facts() else { return };
-    let document = Source::new().v2();
+    let document = Source::collect().v2();
     let ours = document["definitions"].as_object().unwrap();
     let mut wrong = vec![];
     for strategy in crate::resources::builtin() {
@@ -74,8 +74,7 @@ fn fields_and_kinds_are_kubernetes_own() {
         if !missing.is_empty() {
             wrong.push(format!("{name} lacks {missing:?}"));
         }
-        let list =
-            |value: &Value| value.as_array().into_iter().flatten().cloned().map(|v| v.to_string()).collect::<BTreeSet<_>>();
+        let list = |value: &Value| value.as_array().into_iter().flatten().map(ToString::to_string).collect::<BTreeSet<_>>();
         let more: Vec<String> = list(&own["required"]).difference(&list(&theirs["required"])).cloned().collect();
         if !more.is_empty() {
             wrong.push(format!("{name} requires {more:?}"));
@@ -126,7 +125,7 @@ fn operations_are_kubernetes_own() {
 
 #[test]
 fn documents_hold_together() {
-    let source = Source::new();
+    let source = Source::collect();
     for (path, home) in source.homes() {
         let document = source.v3(home);
         let schemas = document["components"]["schemas"].as_object().unwrap();

@@ -48,7 +48,7 @@ struct Documents {
 fn documents() -> &'static Documents {
     static DOCUMENTS: OnceLock<Documents> = OnceLock::new();
     DOCUMENTS.get_or_init(|| {
-        let source = Source::new();
+        let source = Source::collect();
         let v3: BTreeMap<String, Document> = source
             .homes()
             .into_iter()

@@ -48,10 +48,8 @@ impl Kind for Event {
         limited("action", self.action.as_deref(), WORD_MAX, true, &mut errors);
         limited("reason", self.reason.as_deref(), WORD_MAX, true, &mut errors);
         limited("note", self.note.as_deref(), NOTE_MAX, false, &mut errors);
-        if let Some(series) = &self.series {
-            if series.count < 2 {
-                errors.push(Invalid::value("series.count", &json!(series.count), "should be at least 2"));
-            }
+        if let Some(series) = self.series.as_ref().filter(|series| series.count < 2) {
+            errors.push(Invalid::value("series.count", &json!(series.count), "should be at least 2"));
         }
         let source = self.deprecated_source.clone().unwrap_or_default();
         if source != Default::default() {

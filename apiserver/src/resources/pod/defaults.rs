@@ -77,7 +77,7 @@ fn pod_requests_from_limits(spec: &mut Value) {
         for (name, amount) in requests.into_iter().flatten() {
             if let Some(amount) = amount.as_str().and_then(|text| slipway_api::quantity::Quantity::parse(text).ok()) {
                 let sum = asked.entry(name.clone()).or_default();
-                *sum = *sum + amount;
+                *sum += amount;
             }
         }
     }

@@ -3,7 +3,7 @@
 use crate::http::error::Invalid;
 use crate::resources::config_map::key_errors;
 use crate::resources::rules;
-use serde_json::{Value, json};
+use serde_json::json;
 use slipway_api::core::{
     DownwardAPIVolumeFile, HostPathVolumeSource, KeyToPath, ObjectFieldSelector, ProjectedVolumeSource, Volume, VolumeMount,
 };
@@ -294,6 +294,7 @@ pub fn key(at: &str, key: &str, errors: &mut Vec<Invalid>) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use serde_json::Value;
 
     fn fields(volumes: Value) -> Vec<String> {
         let volumes: Vec<Volume> = serde_json::from_value(volumes).unwrap();

@@ -232,10 +232,12 @@ pub fn keep_allocated(spec: &mut Value, old: &Value) {
             }
         }
     }
-    if new_kind == "LoadBalancer" && old_kind == "LoadBalancer" && spec["externalTrafficPolicy"] == "Local" {
-        if let Some(number) = old.get("healthCheckNodePort").cloned() {
-            crate::resources::fill::empty(spec, "healthCheckNodePort", number);
-        }
+    if new_kind == "LoadBalancer"
+        && old_kind == "LoadBalancer"
+        && spec["externalTrafficPolicy"] == "Local"
+        && let Some(number) = old.get("healthCheckNodePort").cloned()
+    {
+        crate::resources::fill::empty(spec, "healthCheckNodePort", number);
     }
 }
 

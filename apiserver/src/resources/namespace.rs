@@ -68,3 +68,29 @@ impl Kind for Namespace {
         vec![("status.phase", fill::text(&object["status"], "phase").to_owned())]
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::kind::{Builtin, Strategy};
+    use serde_json::json;
+
+    #[test]
+    fn a_namespace_lives_until_it_is_empty() {
+        let strategy = Builtin::<super::Namespace>::new();
+        let mut it = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "team"}, "status": {"phase": "Lost"}});
+        strategy.fill_defaults(&mut it);
+        strategy.prepare_create(&mut it);
+        assert_eq!(it["metadata"]["labels"], json!({"kubernetes.io/metadata.name": "team"}));
+        assert_eq!((&it["spec"], &it["status"]), (&json!({"finalizers": ["kubernetes"]}), &json!({"phase": "Active"})));
+        assert_eq!(strategy.selectable_fields(&it), [("status.phase", "Active".to_owned())]);
+        let mut freed = it.clone();
+        freed["spec"] = json!({});
+        strategy.prepare_update(&mut freed, &it);
+        assert_eq!(freed["spec"], it["spec"], "finalizers are not the update's to change");
+        strategy.prepare_delete(&mut it);
+        assert_eq!(strategy.row(&it, jiff::Timestamp::UNIX_EPOCH)[1], "Terminating");
+        assert!(strategy.is_kept(&it));
+        it["spec"]["finalizers"] = json!([]);
+        assert!(!strategy.is_kept(&it));
+    }
+}

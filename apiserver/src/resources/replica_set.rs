@@ -78,3 +78,40 @@ impl Kind for ReplicaSet {
         vec![("status.replicas", object["status"]["replicas"].as_i64().unwrap_or(0).to_string())]
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::kind::{Builtin, Strategy};
+    use serde_json::{Value, json};
+
+    fn replica_set(spec: Value) -> Value {
+        let mut it = json!({"apiVersion": "apps/v1", "kind": "ReplicaSet", "metadata": {"name": "r"}, "spec": spec});
+        Builtin::<super::ReplicaSet>::new().fill_defaults(&mut it);
+        it
+    }
+
+    #[test]
+    fn selector_and_template_belong_together() {
+        let strategy = Builtin::<super::ReplicaSet>::new();
+        let texts = |it: &Value| {
+            strategy.validate(it).iter().map(|error| format!("{}: {}", error.field, error.message)).collect::<Vec<_>>()
+        };
+        let template = json!({"metadata": {"labels": {"app": "r"}}, "spec": {"containers": [{"name": "c", "image": "i:1"}]}});
+        let mut good = replica_set(json!({"selector": {"matchLabels": {"app": "r"}}, "template": template}));
+        assert_eq!(texts(&good), Vec::<String>::new());
+        assert_eq!(good["spec"]["replicas"], 1);
+        assert_eq!(
+            texts(&replica_set(json!({"template": template}))),
+            [
+                "spec.selector: Required value",
+                "spec.template.metadata.labels: Invalid value: {\"app\":\"r\"}: `selector` does not match template `labels`",
+            ]
+        );
+        strategy.prepare_create(&mut good);
+        assert_eq!(good["status"], json!({"replicas": 0}));
+        good["status"] = json!({"replicas": 2, "readyReplicas": 1});
+        let row = strategy.row(&good, jiff::Timestamp::UNIX_EPOCH);
+        assert_eq!(row[1..4], [json!(1), json!(2), json!(1)]);
+        assert_eq!(strategy.selectable_fields(&good), [("status.replicas", "2".to_owned())]);
+    }
+}

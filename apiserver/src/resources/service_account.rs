@@ -19,3 +19,18 @@ impl Kind for ServiceAccount {
         vec![show::name(object), json!(self.secrets.as_ref().map_or(0, Vec::len)), age(object, now)]
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::kind::{Builtin, Strategy};
+    use serde_json::json;
+
+    #[test]
+    fn cells() {
+        let it = json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "robot"}, "secrets": [{"name": "a"}]});
+        let strategy = Builtin::<super::ServiceAccount>::new();
+        assert_eq!(strategy.validate(&it), []);
+        assert_eq!(strategy.row(&it, jiff::Timestamp::UNIX_EPOCH), [json!("robot"), json!(1), json!("<unknown>")]);
+        assert_eq!(strategy.columns().len(), 3);
+    }
+}

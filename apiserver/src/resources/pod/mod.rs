@@ -45,7 +45,11 @@ impl Kind for Pod {
 
     fn validate(&self) -> Vec<Invalid> {
         let mut errors = vec![];
-        validation::spec("spec", &self.spec.clone().unwrap_or_default(), false, &mut errors);
+        let spec = self.spec.clone().unwrap_or_default();
+        validation::spec("spec", &spec, false, &mut errors);
+        if spec.ephemeral_containers.is_some_and(|containers| !containers.is_empty()) {
+            errors.push(Invalid::forbidden("spec.ephemeralContainers", "cannot be set on create"));
+        }
         errors
     }
 

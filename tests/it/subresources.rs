@@ -92,6 +92,39 @@ async fn an_eviction_deletes_a_pod_that_nothing_protects() {
 }
 
 #[tokio::test]
+async fn a_budget_is_charged_and_then_refuses() {
+    let server = TestServer::memory().await;
+    let budgets = "/apis/policy/v1/namespaces/default/poddisruptionbudgets";
+    for name in ["a", "b"] {
+        server.post(PODS, pod(name)).await.expect(201);
+        let ready = json!({"status": {"phase": "Running", "conditions": [{"type": "Ready", "status": "True"}]}});
+        server.patch(&format!("{PODS}/{name}/status"), ready).await.expect(200);
+    }
+    let budget = json!({"apiVersion": "policy/v1", "kind": "PodDisruptionBudget", "metadata": {"name": "web"},
+        "spec": {"minAvailable": 1, "selector": {"matchLabels": {"app": "web"}}}});
+    server.post(budgets, budget).await.expect(201);
+    let evict = |name: &'static str| {
+        let eviction = json!({"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": name}});
+        let server = &server;
+        async move { server.post(&format!("{PODS}/{name}/eviction"), eviction).await }
+    };
+    let unseen = evict("a").await;
+    assert_eq!(unseen.body["details"]["retryAfterSeconds"], 10);
+    unseen.expect_status(429, "TooManyRequests");
+    let status = json!({"status": {"observedGeneration": 1, "disruptionsAllowed": 1, "desiredHealthy": 1, "currentHealthy": 2, "expectedPods": 2}});
+    server.patch(&format!("{budgets}/web/status"), status).await.expect(200);
+    evict("a").await.expect(201);
+    let charged = server.get(&format!("{budgets}/web")).await.expect(200);
+    assert_eq!(charged["status"]["disruptionsAllowed"], 0);
+    assert!(charged["status"]["disruptedPods"]["a"].is_string());
+    let refused = evict("b").await;
+    assert_eq!(refused.body["details"]["causes"][0]["reason"], "DisruptionBudget");
+    let message = refused.expect_status(429, "TooManyRequests");
+    assert_eq!(message, "Cannot evict pod as it would violate the pod's disruption budget.");
+    assert_eq!(server.get(&format!("{PODS}/b")).await.expect(200)["metadata"].get("deletionTimestamp"), None);
+}
+
+#[tokio::test]
 async fn a_namespace_goes_when_it_is_finalized() {
     let server = TestServer::memory().await;
     let namespace = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "team"}});

@@ -74,7 +74,7 @@ impl From<Error> for Status {
                 "Invalid",
                 "the server rejected our request due to an error in our request",
             )
-            .with_details(json!({"causes": [{"message": why}]})),
+            .with_details(json!({"causes": [{"field": "patch", "message": why}]})),
         }
     }
 }

@@ -213,11 +213,10 @@ fn aggregated_version(request: &Parts) -> Option<&'static str> {
         if parts.len() == 1 {
             return None;
         }
-        if parts.contains(&"as=APIGroupDiscoveryList") && parts.contains(&"g=apidiscovery.k8s.io") {
-            if let Some(version) = ["v2", "v2beta1"].into_iter().find(|version| parts.contains(&format!("v={version}").as_str()))
-            {
-                return Some(version);
-            }
+        let version = ["v2", "v2beta1"].into_iter().find(|version| parts.contains(&format!("v={version}").as_str()));
+        let asks = parts.contains(&"as=APIGroupDiscoveryList") && parts.contains(&"g=apidiscovery.k8s.io");
+        if asks && version.is_some() {
+            return version;
         }
     }
     None

@@ -13,10 +13,12 @@ pub mod reflect;
 pub mod resource;
 pub mod run;
 
+mod certificate;
 mod claim;
 mod daemon_set;
 mod deployment;
 mod discovery;
+mod disruption;
 mod endpoint_slice;
 mod endpoints;
 mod garbage_collector;
@@ -31,6 +33,8 @@ mod root_ca;
 mod service_account;
 mod service_ports;
 mod taint_eviction;
+mod token_cleaner;
+mod ttl;
 
 #[cfg(test)]
 mod testing;
@@ -95,11 +99,16 @@ impl Default for Options {
 pub enum Error {
     #[error("{0:?} is not an IPv4 range such as 10.244.0.0/16")]
     PodCidr(String),
+    #[error("the certificate authority cannot be used")]
+    Authority(#[source] rcgen::Error),
 }
 
 /// Runs all controllers until `shutdown`. It can be stopped at any point and started again elsewhere.
 pub async fn run(client: kube::Client, options: Options, shutdown: CancellationToken) -> Result<(), Error> {
     let caches = Arc::new(Caches::default());
+    let authority = options.cluster_ca.as_ref();
+    let signer = authority.map(|(certificate, key)| certificate::Signer::new(certificate, key)).transpose();
+    let signer = signer.map_err(Error::Authority)?;
     let garbage_collector = garbage_collector::Controller::new(client.clone());
     let monitor = garbage_collector.monitor(caches.clone());
     let controllers: Vec<Arc<dyn Controller>> = vec![
@@ -116,6 +125,10 @@ pub async fn run(client: kube::Client, options: Options, shutdown: CancellationT
         Arc::new(node_lifecycle::Controller::new(options.node_grace())),
         Arc::new(taint_eviction::Controller),
         Arc::new(pod_gc::Controller::new(client.clone(), options.terminated_pods_max)),
+        Arc::new(disruption::Controller),
+        Arc::new(token_cleaner::Controller),
+        Arc::new(ttl::Controller),
+        Arc::new(certificate::Controller { signer }),
         Arc::new(node_ipam::Controller::new(&options.pod_cidr, options.node_cidr_mask)?),
     ];
     let running: Vec<Arc<Running>> = controllers.into_iter().map(|one| Running::new(one, &caches)).collect();

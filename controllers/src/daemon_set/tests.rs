@@ -92,11 +92,15 @@ fn a_new_template_replaces_pods_one_by_one() {
     let mut world = world();
     world.converge(&work, &start_pods, &[]);
     world.edit::<DaemonSet>("agent", json!({"spec": {"template": {"spec": {"containers": [{"name": "a", "image": "a:2"}]}}}}));
-    world.step(&Controller, &key(), expect![[r#"
+    world.step(
+        &Controller,
+        &key(),
+        expect![[r#"
         create ControllerRevision default/agent-7dd8995bfb
         patch DaemonSet default/agent/status {"status":{"observedGeneration":2,"updatedNumberScheduled":null}}
         delete Pod default/agent-1 (it is of an older template)
-    "#]]);
+    "#]],
+    );
     world.converge(&work, &start_pods, &[0, 1, 0, 2, 1]);
     assert_eq!(images(&world), "one a:2, three a:2, two a:2");
     let status = world.get::<DaemonSet>(&key()).status.clone().unwrap();

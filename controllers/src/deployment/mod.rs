@@ -116,7 +116,8 @@ pub fn plan(deployment: &Deployment, caches: &Caches, now: Timestamp, failure: O
         pass.note_revision();
         pass.scale_proportionally();
         pass.clean_up();
-    } else if pass.was_resized() {
+    } else if pass.was_resized() && !(is_recreate(deployment) && pass.active_or_latest().is_none()) {
+        // (Several sets that are at work, which Recreate wants none of, are not to be sized in proportion.)
         pass.note_revision();
         pass.scale_proportionally();
     } else if is_recreate(deployment) {

@@ -112,12 +112,14 @@ impl Pass<'_> {
                     self.resize_old(at, 0);
                 }
             }
+            // Paused in the middle of a change to Recreate.
             None if super::is_recreate(self.deployment) => {}
             None => self.spread(),
         }
     }
 
-    fn active_or_latest(&self) -> Option<Which> {
+    /// The set that alone is at work, or the latest if none is; `None` if several are.
+    pub(super) fn active_or_latest(&self) -> Option<Which> {
         let old = (0..self.old.len()).filter(|at| size::replicas(&self.old[*at]) > 0).map(Which::Old);
         let new = self.new.iter().filter(|new| size::replicas(new) > 0).map(|_| Which::New);
         let mut active = old.chain(new);
@@ -205,7 +207,7 @@ impl Pass<'_> {
 }
 
 #[derive(Clone, Copy)]
-enum Which {
+pub(super) enum Which {
     New,
     Old(usize),
 }

@@ -64,14 +64,22 @@ fn a_job_runs_to_its_end() {
     "#]]);
     let pod = world.list::<Pod>()[0].clone();
     end(&mut world, &pod, "Succeeded");
-    world.step(&Controller, &key(), expect![[r#"
+    world.step(
+        &Controller,
+        &key(),
+        expect![[r#"
         patch Job default/sum/status {"status":{"active":1,"uncountedTerminatedPods":{"succeeded":["uid-sum-1"]}}}
         create Pod default/sum-*
-    "#]]);
-    world.step(&Controller, &key(), expect![[r#"
+    "#]],
+    );
+    world.step(
+        &Controller,
+        &key(),
+        expect![[r#"
         patch Job default/sum/status {"status":{"active":2}}
         patch Pod default/sum-1 {"metadata":{"finalizers":null}}
-    "#]]);
+    "#]],
+    );
     world.converge(&work, &all_end("Succeeded"), &[]);
     expect![[r#"succeeded 3 failed 0 active 0 held 0 indexes ""; SuccessCriteriaMet=True CompletionsReached, Complete=True CompletionsReached"#]].assert_eq(&summary(&world));
 }
@@ -101,7 +109,10 @@ fn the_deadline_stops_what_runs() {
     world.converge(&work, &|_| {}, &[]);
     world.pass(31);
     world.converge(&work, &|_| {}, &[]);
-    expect![[r#"succeeded 0 failed 2 active 0 held 0 indexes ""; FailureTarget=True DeadlineExceeded, Failed=True DeadlineExceeded"#]].assert_eq(&summary(&world));
+    expect![[
+        r#"succeeded 0 failed 2 active 0 held 0 indexes ""; FailureTarget=True DeadlineExceeded, Failed=True DeadlineExceeded"#
+    ]]
+    .assert_eq(&summary(&world));
     assert_eq!(world.list::<Pod>().len(), 0);
 }
 
@@ -149,7 +160,10 @@ fn the_failure_policy_ignores_or_fails() {
     world.converge(&work, &|_| {}, &[]);
     expect![[r#"succeeded 0 failed 0 active 1 held 1 indexes ""; "#]].assert_eq(&summary(&world));
     world.converge(&work, &all_end("Failed"), &[]);
-    expect![[r#"succeeded 0 failed 1 active 0 held 0 indexes ""; FailureTarget=True PodFailurePolicy, Failed=True PodFailurePolicy"#]].assert_eq(&summary(&world));
+    expect![[
+        r#"succeeded 0 failed 1 active 0 held 0 indexes ""; FailureTarget=True PodFailurePolicy, Failed=True PodFailurePolicy"#
+    ]]
+    .assert_eq(&summary(&world));
 }
 
 #[test]
@@ -157,13 +171,21 @@ fn after_its_time_to_live_it_goes() {
     let mut world = World::default();
     world.put::<Job>(&job("completions: 1, parallelism: 1, ttlSecondsAfterFinished: 100"));
     world.converge(&work, &all_end("Succeeded"), &[]);
-    world.check(&Controller, &key(), expect![[r#"
+    world.check(
+        &Controller,
+        &key(),
+        expect![[r#"
         again in 99s
-    "#]]);
+    "#]],
+    );
     world.pass(101);
-    world.step(&Controller, &key(), expect![[r#"
+    world.step(
+        &Controller,
+        &key(),
+        expect![[r#"
         delete Job default/sum (its time to live is over)
-    "#]]);
+    "#]],
+    );
     assert!(world.plan(&Controller, &key()).is_empty());
 }
 

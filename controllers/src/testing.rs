@@ -18,6 +18,9 @@ use crate::{
 /// So many rounds are enough for everything that comes to rest at all.
 const ROUNDS_MAX: usize = 60;
 
+/// An object, and who is to look at it.
+pub type Work = (&'static dyn Controller, Key);
+
 pub struct World {
     pub caches: Caches,
     pub now: Timestamp,
@@ -207,12 +210,7 @@ impl World {
 
     /// Plans and applies for all of `work` until nothing changes; `between` plays the rest of the cluster. Of the nth plan only
     /// the first `cuts[n]` steps are carried out, as if the process had died there.
-    pub fn converge(
-        &mut self,
-        work: &dyn Fn(&World) -> Vec<(&'static dyn Controller, Key)>,
-        between: &dyn Fn(&mut World),
-        cuts: &[usize],
-    ) {
+    pub fn converge(&mut self, work: &dyn Fn(&World) -> Vec<Work>, between: &dyn Fn(&mut World), cuts: &[usize]) {
         let mut cuts = cuts.iter();
         for _ in 0..ROUNDS_MAX {
             let (before, whole) = (self.revision, cuts.len() == 0);

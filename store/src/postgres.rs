@@ -68,7 +68,7 @@ pub struct Postgres {
     writes: mpsc::Sender<writer::Pending>,
     questions: mpsc::Sender<oneshot::Sender<Result<Revision, Error>>>,
     write_timeout: Duration,
-    tasks: tokio::task::JoinSet<()>,
+    tasks: parking_lot::Mutex<tokio::task::JoinSet<()>>,
 }
 
 impl Postgres {
@@ -98,15 +98,14 @@ impl Postgres {
         tasks.spawn(answer_revisions(pool.clone(), feed.clone(), asked));
         let write_timeout = options.write_timeout;
         tasks.spawn(retention::run(pool.clone(), options));
-        Ok(Arc::new(Postgres { pool, feed, writes, questions, write_timeout, tasks }))
+        Ok(Arc::new(Postgres { pool, feed, writes, questions, write_timeout, tasks: tasks.into() }))
     }
 
     /// Stops what runs in the background and closes the connections; whoever still waits gets `Closed`.
-    pub async fn close(self: Arc<Self>) {
-        if let Ok(mut this) = Arc::try_unwrap(self) {
-            this.tasks.shutdown().await;
-            this.pool.close().await;
-        }
+    pub async fn close(&self) {
+        let mut tasks = std::mem::take(&mut *self.tasks.lock());
+        tasks.shutdown().await;
+        self.pool.close().await;
     }
 }
 

@@ -51,16 +51,16 @@ fn everything(at: Option<Revision>) -> Range {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn keeps_the_contract() {
-    static DATABASES: AtomicU32 = AtomicU32::new(0);
+    static SCHEMAS: AtomicU32 = AtomicU32::new(0);
     on_a_cluster(|cluster| async move {
         contract::all(&|| {
             let url = cluster.url();
             Box::pin(async move {
-                let name = format!("contract_{}", DATABASES.fetch_add(1, Ordering::Relaxed));
+                let name = format!("contract_{}", SCHEMAS.fetch_add(1, Ordering::Relaxed));
                 let mut connection = PgConnection::connect(&url).await.unwrap();
-                let create = sqlx::AssertSqlSafe(format!("CREATE DATABASE {name}"));
+                let create = sqlx::AssertSqlSafe(format!("CREATE SCHEMA {name}"));
                 sqlx::query(create).execute(&mut connection).await.unwrap();
-                let url = url.replace("/slipway?", &format!("/{name}?"));
+                let url = format!("{url}&options=-c%20search_path%3D{name}");
                 // Small partitions, so that every test goes over several.
                 let options = || Options { partition_revisions: 64, ..Options::default() };
                 let one: Arc<dyn Store> = Postgres::connect(&url, options()).await.unwrap();
@@ -249,6 +249,10 @@ async fn old_partitions_are_dropped_and_what_lives_stays() {
         let rows = number(&cluster.url(), "SELECT count(*) FROM log").await;
         assert!(rows < 150, "{rows} rows are left of 401");
         assert_eq!(store.write(put("/a/first", Expect::Revision(1), "again")).await.unwrap(), 402);
+        store.close().await;
+        assert!(matches!(store.write(put("/a/first", Expect::Any, "")).await, Err(Error::Closed)));
+        assert!(matches!(store.revision().await, Err(Error::Closed)));
+        assert!(matches!(store.get("/a/first", None).await, Err(Error::Closed)));
     })
     .await;
 }

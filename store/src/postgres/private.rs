@@ -84,7 +84,7 @@ impl Private {
     }
 
     fn url_of(&self, database: &str) -> String {
-        format!("postgres://slipway@localhost/{database}?host={}", self.sockets.display())
+        format!("postgres://slipway@localhost/{database}?host={}&sslmode=disable", self.sockets.display())
     }
 
     pub fn dir(&self) -> &Path {

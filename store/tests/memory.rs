@@ -1,5 +1,8 @@
 //! The twin in memory keeps the contract, and does what a plain model does.
 
+// Helpers of tests are tests too, which clippy does not see.
+#![allow(clippy::unwrap_used)]
+
 use proptest::prelude::*;
 use slipway_store::contract::{self, delete, put};
 use slipway_store::memory::Memory;

@@ -1,5 +1,8 @@
 //! The store on a real Postgres: a cluster of its own for each test, on a Unix socket in a temporary directory.
 
+// Helpers of tests are tests too, which clippy does not see.
+#![allow(clippy::unwrap_used)]
+
 use futures::future::join_all;
 use futures::{FutureExt, StreamExt};
 use slipway_store::contract::{self, put, replay, take_events};

@@ -144,6 +144,7 @@ pub(super) fn check_families(service: &Value) -> Vec<Invalid> {
 /// A client that sends a Service back without what was allocated keeps it; one that changes the type loses what the new
 /// type has no use for, unless it says something else itself.
 pub(super) fn carry_over(service: &mut Value, old: &Value) {
+    drop_unused(service, old);
     let had_address = needs_address(old) && address(old).is_some();
     if had_address && kind(service) == "ExternalName" {
         if service["spec"]["clusterIP"] == old["spec"]["clusterIP"] {
@@ -183,6 +184,25 @@ pub(super) fn carry_over(service: &mut Value, old: &Value) {
     }
 }
 
+/// Whether traffic comes in from outside, so that there is a policy for it.
+fn is_external(service: &Value) -> bool {
+    let has_ips = service["spec"]["externalIPs"].as_array().is_some_and(|ips| !ips.is_empty());
+    may_have_node_ports(service) || kind(service) == "ClusterIP" && has_ips
+}
+
+/// Fields of the old type that the new one may not have, and that the client only sent back.
+fn drop_unused(service: &mut Value, old: &Value) {
+    let balancer = kind(old) == "LoadBalancer" && kind(service) != "LoadBalancer";
+    let external = is_external(old) && !is_external(service);
+    let unused =
+        [("externalTrafficPolicy", external), ("allocateLoadBalancerNodePorts", balancer), ("loadBalancerClass", balancer)];
+    for (field, unused) in unused {
+        if unused && service["spec"].get(field).is_some() && service["spec"].get(field) == old["spec"].get(field) {
+            remove(&mut service["spec"], field);
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -217,6 +237,21 @@ mod tests {
         carry_over(&mut named, &old);
         assert_eq!(named["spec"].get("clusterIP"), None);
         assert!(held(&named, &pools()).is_empty());
+    }
+
+    #[test]
+    fn policies_go_with_the_type_that_has_them() {
+        let old = service(json!({"type": "LoadBalancer", "externalTrafficPolicy": "Cluster",
+            "allocateLoadBalancerNodePorts": true, "loadBalancerClass": "x"}));
+        let mut plain = old.clone();
+        plain["spec"]["type"] = json!("ClusterIP");
+        carry_over(&mut plain, &old);
+        assert_eq!(plain["spec"], json!({"type": "ClusterIP"}));
+        let mut said = old.clone();
+        said["spec"]["type"] = json!("ClusterIP");
+        said["spec"]["externalTrafficPolicy"] = json!("Local");
+        carry_over(&mut said, &old);
+        assert_eq!(said["spec"]["externalTrafficPolicy"], "Local");
     }
 
     #[test]

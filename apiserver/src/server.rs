@@ -85,11 +85,13 @@ pub struct ApiServer {
     closing: CancellationToken,
 }
 
+type ByPlural = HashMap<String, Arc<dyn Strategy>>;
+
 /// The served kinds.
 struct Resources {
     all: Vec<Arc<dyn Strategy>>,
     /// group → version → plural
-    by_path: HashMap<String, HashMap<String, HashMap<String, Arc<dyn Strategy>>>>,
+    by_path: HashMap<String, HashMap<String, ByPlural>>,
 }
 
 impl ApiServer {
@@ -173,7 +175,7 @@ impl ApiServer {
 
 impl Resources {
     fn new(all: Vec<Arc<dyn Strategy>>) -> Self {
-        let mut by_path: HashMap<String, HashMap<String, HashMap<String, Arc<dyn Strategy>>>> = HashMap::new();
+        let mut by_path: HashMap<String, HashMap<String, ByPlural>> = HashMap::new();
         for strategy in &all {
             let names = strategy.names();
             let versions = by_path.entry(names.group.to_owned()).or_default();

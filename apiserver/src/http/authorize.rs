@@ -125,7 +125,7 @@ fn component_allows(user: &str, request: &RequestInfo, reads: bool) -> bool {
         }
         "system:cloud-controller-manager" => {
             let owned = what == "/nodes" || request.group == "slipway.dev";
-            let drains = what == "/pods" && matches!(sub, "eviction") || (what == "/pods" && request.verb == Verb::Delete);
+            let drains = what == "/pods" && (sub == "eviction" || request.verb == Verb::Delete);
             let exposes = what == "/services" && matches!(sub, "status" | "");
             let tokens = is_secret && request.namespace.as_deref() == Some("kube-system");
             reports || owned || drains || exposes || tokens || (reads && !is_secret)

@@ -96,10 +96,10 @@ pub struct Status {
     /// `metav1.StatusReason`, as `NotFound`, `AlreadyExists`, `Conflict`, `Invalid`, `Expired`.
     pub reason: &'static str,
     pub message: String,
-    /// `metav1.StatusDetails`, or null.
-    pub details: Value,
+    /// `metav1.StatusDetails`, or null. Boxed, as every `Result` of the server has room for a `Status`.
+    pub details: Box<Value>,
     /// `metav1.ListMeta`, or null: an expired continue token is answered with another one.
-    pub metadata: Value,
+    pub metadata: Box<Value>,
 }
 
 /// `plural` or `plural.group`, as Kubernetes' messages name a resource.
@@ -109,11 +109,11 @@ pub fn qualified(plural: &str, group: &str) -> String {
 
 impl Status {
     pub fn new(code: StatusCode, reason: &'static str, message: impl Into<String>) -> Self {
-        Status { code, reason, message: message.into(), details: Value::Null, metadata: Value::Null }
+        Status { code, reason, message: message.into(), details: Box::default(), metadata: Box::default() }
     }
 
     pub fn with_details(mut self, details: Value) -> Self {
-        self.details = details;
+        self.details = Box::new(details);
         self
     }
 
@@ -213,10 +213,10 @@ impl Status {
             "message": self.message, "reason": self.reason, "code": self.code.as_u16(),
         });
         if !self.metadata.is_null() {
-            object["metadata"] = self.metadata.clone();
+            object["metadata"] = (*self.metadata).clone();
         }
         if !self.details.is_null() {
-            object["details"] = self.details.clone();
+            object["details"] = (*self.details).clone();
         }
         object
     }

@@ -105,7 +105,7 @@ fn expired(token: &Continue) -> Status {
          Continuing with the provided token results in an inconsistent list - objects that were created, modified, or \
          deleted between the time the first chunk was returned and now may show up in the list.",
     );
-    status.metadata = json!({"continue": next});
+    status.metadata = Box::new(json!({"continue": next}));
     status
 }
 

@@ -4,8 +4,8 @@
 
 use anyhow::{Context, Result, anyhow};
 use rcgen::{
-    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose,
-    PKCS_ECDSA_P256_SHA256,
+    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
+    KeyUsagePurpose, PKCS_ECDSA_P256_SHA256,
 };
 use std::collections::BTreeSet;
 use std::fs;
@@ -77,7 +77,8 @@ impl Pki {
         usage: ExtendedKeyUsagePurpose,
     ) -> Result<Identity> {
         // What the certificate says, kept beside it: when it changes, the certificate is made again.
-        let wanted = format!("{common_name}\n{}\n{}\n", organizations.join(","), names.iter().cloned().collect::<Vec<_>>().join(","));
+        let wanted =
+            format!("{common_name}\n{}\n{}\n", organizations.join(","), names.iter().cloned().collect::<Vec<_>>().join(","));
         let wanted_path = self.dir.join(format!("{file}.names"));
         let fresh = fs::metadata(self.dir.join(format!("{file}.crt")))
             .and_then(|meta| meta.modified())
@@ -195,7 +196,8 @@ mod tests {
         let pki = Pki::open(dir.path()).unwrap();
         let names = |list: &[&str]| list.iter().map(|s| s.to_string()).collect::<BTreeSet<_>>();
         let first = pki.server("apiserver", "kube-apiserver", &names(&["localhost", "127.0.0.1"])).unwrap();
-        let again = Pki::open(dir.path()).unwrap().server("apiserver", "kube-apiserver", &names(&["localhost", "127.0.0.1"])).unwrap();
+        let again =
+            Pki::open(dir.path()).unwrap().server("apiserver", "kube-apiserver", &names(&["localhost", "127.0.0.1"])).unwrap();
         assert_eq!(first.cert_pem, again.cert_pem);
         let other = pki.server("apiserver", "kube-apiserver", &names(&["localhost", "127.0.0.1", "10.0.0.1"])).unwrap();
         assert_ne!(first.cert_pem, other.cert_pem);

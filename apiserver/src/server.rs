@@ -4,6 +4,7 @@ use crate::http::authenticate::User;
 use crate::http::authorize::{Authorizer, Plain};
 use crate::http::limits::InFlight;
 use crate::http::metrics::Metrics;
+use crate::http::session::Sessions;
 use crate::kind::Strategy;
 use crate::stored::{self, Cache, Entry, Snapshot};
 use crate::subresources::node_agent::Agents;
@@ -78,6 +79,8 @@ pub struct ApiServer {
     /// Signs service accounts' tokens.
     pub signer: Option<Arc<Signer>>,
     pub authorizer: Box<dyn Authorizer>,
+    /// Who is signed in at the dashboard.
+    pub sessions: Sessions,
     pub(crate) metrics: Metrics,
     pub(crate) in_flight: InFlight,
     resources: Resources,
@@ -112,6 +115,7 @@ impl ApiServer {
             agents,
             signer,
             authorizer: Box::new(Plain),
+            sessions: Sessions::default(),
             metrics: Metrics::default(),
             in_flight: InFlight::default(),
             resources,

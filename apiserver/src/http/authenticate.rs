@@ -104,6 +104,9 @@ pub async fn of_token(server: &ApiServer, token: &str) -> Option<User> {
     if let Some((_, user)) = known {
         return Some(user.clone());
     }
+    if let Some(user) = server.sessions.user(token, server.now()) {
+        return Some(user);
+    }
     if let Some((id, secret)) = bootstrap_parts(token) {
         return bootstrap(server, id, secret).await;
     }

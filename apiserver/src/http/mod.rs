@@ -12,6 +12,7 @@ pub mod query;
 pub mod request_info;
 pub mod respond;
 pub mod serve;
+pub mod session;
 
 use crate::http::authenticate::User;
 use crate::http::error::Status;

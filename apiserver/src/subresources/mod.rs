@@ -6,6 +6,7 @@ pub mod binding;
 pub mod eviction;
 pub mod finalize;
 pub mod node_agent;
+pub mod proxy;
 pub mod review;
 pub mod scale;
 pub mod stream;
@@ -30,6 +31,7 @@ pub struct Subresource {
 
 const READ_WRITE: &[&str] = &["get", "patch", "update"];
 const CONNECT: &[&str] = &["create", "get"];
+const PROXY: &[&str] = &["create", "delete", "get", "patch", "update"];
 
 /// The subresources of a kind, by name.
 pub fn of(names: &Names) -> Vec<Subresource> {
@@ -42,7 +44,9 @@ pub fn of(names: &Names) -> Vec<Subresource> {
             Subresource { name: "exec", kind: ("", "v1", "PodExecOptions"), verbs: CONNECT },
             Subresource { name: "log", kind: ("", "v1", "Pod"), verbs: &["get"] },
             Subresource { name: "portforward", kind: ("", "v1", "PodPortForwardOptions"), verbs: CONNECT },
+            Subresource { name: "proxy", kind: ("", "v1", "PodProxyOptions"), verbs: PROXY },
         ],
+        ("", "services") => vec![Subresource { name: "proxy", kind: ("", "v1", "ServiceProxyOptions"), verbs: PROXY }],
         ("", "serviceaccounts") => {
             vec![Subresource { name: "token", kind: ("authentication.k8s.io", "v1", "TokenRequest"), verbs: &["create"] }]
         }
@@ -68,7 +72,7 @@ pub async fn handle(call: Call) -> Result<Response, Status> {
     let names = *call.strategy.names();
     let served = of(&names);
     let Some(sub) = served.iter().find(|sub| sub.name == call.info.subresource) else { return Err(Status::no_such_path()) };
-    if !call.info.rest.is_empty() {
+    if !call.info.rest.is_empty() && sub.name != "proxy" {
         return Err(Status::no_such_path());
     }
     if names.namespaced && call.info.namespace.is_none() {
@@ -76,6 +80,7 @@ pub async fn handle(call: Call) -> Result<Response, Status> {
     }
     match (names.plural, sub.name, call.info.verb) {
         ("pods", "exec" | "attach" | "portforward", Verb::Get | Verb::Create) => stream::handle(call).await,
+        (_, "proxy", _) => proxy::handle(call).await,
         ("pods", "log", Verb::Get) => node_agent::log(call).await,
         ("pods", "binding", Verb::Create) => binding::create(call).await,
         ("pods", "eviction", Verb::Create) => eviction::create(call).await,

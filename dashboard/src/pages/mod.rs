@@ -1,0 +1,7 @@
+//! The pages, one file each.
+
+pub mod app;
+pub mod apps;
+pub mod deploy;
+pub mod nodes;
+pub mod sign_in;

@@ -1,0 +1,211 @@
+//! Wiring of the parts, as they run in one process with `up` and apart with `--kubeconfig`.
+
+use crate::cli;
+use crate::pki::Identity;
+use crate::server::{CLUSTER_DNS, POD_CIDR, SERVICE_CIDR};
+use anyhow::{Context, Result};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+
+/// Cancelled by the first SIGTERM or SIGINT; a second one ends the process at once.
+pub fn shutdown_on_signal() -> Result<CancellationToken> {
+    let token = CancellationToken::new();
+    let (mut term, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    let cancel = token.clone();
+    tokio::spawn(async move {
+        for _ in 0..2 {
+            tokio::select! {
+                _ = term.recv() => {}
+                _ = interrupt.recv() => {}
+            }
+            if cancel.is_cancelled() {
+                std::process::exit(130);
+            }
+            cancel.cancel();
+        }
+    });
+    Ok(token)
+}
+
+pub fn host_name() -> Result<String> {
+    let name = nix::unistd::gethostname().context("reading the host name")?;
+    Ok(name.to_string_lossy().to_lowercase())
+}
+
+pub async fn client(kubeconfig: &Path) -> Result<kube::Client> {
+    let config = kube::config::Kubeconfig::read_from(kubeconfig).with_context(|| format!("reading {}", kubeconfig.display()))?;
+    let config = kube::Config::from_custom_kubeconfig(config, &kube::config::KubeConfigOptions::default()).await?;
+    Ok(kube::Client::try_from(config)?)
+}
+
+pub async fn scheduler(flags: cli::Component, shutdown: CancellationToken) -> Result<()> {
+    run_scheduler(client(&flags.kubeconfig).await?, shutdown).await
+}
+
+pub async fn run_scheduler(client: kube::Client, shutdown: CancellationToken) -> Result<()> {
+    Ok(slipway_scheduler::run(client, slipway_scheduler::Options::default(), shutdown).await?)
+}
+
+pub async fn controllers(flags: cli::Controllers, shutdown: CancellationToken) -> Result<()> {
+    let ca = match &flags.pki_dir {
+        Some(dir) => Some(crate::pki::Pki::open(dir)?.ca),
+        None => None,
+    };
+    let root = ca.as_ref().map(|ca| ca.cert_pem.clone()).unwrap_or_default();
+    let options = controller_options(ca.as_ref(), &root);
+    run_controllers(client(&flags.component.kubeconfig).await?, options, shutdown).await
+}
+
+pub fn controller_options(ca: Option<&Identity>, root_ca_pem: &str) -> slipway_controllers::Options {
+    slipway_controllers::Options {
+        cluster_ca: ca.map(|ca| (ca.cert_pem.clone(), ca.key_pem.clone())),
+        root_ca_pem: root_ca_pem.to_owned(),
+        pod_cidr: POD_CIDR.to_owned(),
+        ..slipway_controllers::Options::default()
+    }
+}
+
+pub async fn run_controllers(
+    client: kube::Client,
+    options: slipway_controllers::Options,
+    shutdown: CancellationToken,
+) -> Result<()> {
+    Ok(slipway_controllers::run(client, options, shutdown).await?)
+}
+
+pub async fn run_simulated(client: kube::Client, count: usize, start: Duration, shutdown: CancellationToken) -> Result<()> {
+    let options = slipway_node::simulated::Options { count, start_latency: start, ..Default::default() };
+    Ok(slipway_node::simulated::run(client, options, shutdown).await?)
+}
+
+pub async fn proxy(flags: cli::Proxy, shutdown: CancellationToken) -> Result<()> {
+    let name = flags.node_name.map_or_else(host_name, Ok)?;
+    run_proxy(client(&flags.component.kubeconfig).await?, name, vec![], shutdown).await
+}
+
+pub async fn run_proxy(
+    client: kube::Client,
+    node_name: String,
+    served_here: Vec<std::net::Ipv4Addr>,
+    shutdown: CancellationToken,
+) -> Result<()> {
+    use slipway_node::proxy::{Backend, Options};
+    let pod_cidr = POD_CIDR.parse().context("the pods' range")?;
+    let options = Options { node_name, backend: Backend::Auto, pod_cidr, served_here };
+    Ok(slipway_node::proxy::run(client, options, shutdown).await?)
+}
+
+pub async fn cloud(flags: cli::Cloud, shutdown: CancellationToken) -> Result<()> {
+    let ca = std::fs::read_to_string(&flags.ca).with_context(|| format!("reading {}", flags.ca.display()))?;
+    run_cloud(client(&flags.component.kubeconfig).await?, flags.flags, ca, shutdown).await
+}
+
+pub async fn run_cloud(client: kube::Client, flags: cli::CloudFlags, ca_pem: String, shutdown: CancellationToken) -> Result<()> {
+    let server = flags.join_server.clone().context("new machines need an address to join at: --join-server")?;
+    let provider = provider(&flags).await?;
+    let _ = (client, provider, server, ca_pem, shutdown);
+    anyhow::bail!("the cloud controller is not wired")
+}
+
+#[cfg(feature = "ec2")]
+async fn provider(flags: &cli::CloudFlags) -> Result<Arc<dyn slipway_cloud::Provider>> {
+    let options = slipway_cloud_ec2::Options {
+        region: flags.cloud_region.clone(),
+        endpoint: flags.cloud_endpoint.clone(),
+        cluster: flags.cluster_name.clone(),
+    };
+    Ok(Arc::new(slipway_cloud_ec2::Ec2::connect(options).await))
+}
+
+#[cfg(not(feature = "ec2"))]
+async fn provider(_flags: &cli::CloudFlags) -> Result<Arc<dyn slipway_cloud::Provider>> {
+    anyhow::bail!("this slipway was built without its EC2 support")
+}
+
+/// What a node is made of.
+#[derive(Debug, Clone)]
+pub struct NodeWiring {
+    pub options: slipway_node::Options,
+    pub cluster_dns: std::net::Ipv4Addr,
+}
+
+/// A node: its agent, the service proxy, the cluster's DNS and the routes to other nodes' pods.
+pub async fn run_node(client: kube::Client, wiring: NodeWiring, shutdown: CancellationToken) -> Result<()> {
+    slipway_node::cni::sysctl::prepare().context("the kernel's settings for pods' traffic")?;
+    let NodeWiring { options, cluster_dns } = wiring;
+    let stop = shutdown.child_token();
+    // Whichever part ends first, the others end with it, and all are started again.
+    let _stop = stop.clone().drop_guard();
+    let name = options.node_name.clone();
+    let dns = slipway_node::dns::Options {
+        listen: (cluster_dns, 53).into(),
+        make_interface: true,
+        domain: options.cluster_domain.clone(),
+        resolv_conf: "/etc/resolv.conf".into(),
+        reverse: vec![POD_CIDR.parse().context("the pods' range")?, SERVICE_CIDR.parse().context("the Services' range")?],
+    };
+    let routes = slipway_node::cni::routes::run(client.clone(), name.clone(), stop.clone());
+    tokio::select! {
+        ended = run_proxy(client.clone(), name, vec![cluster_dns], stop.clone()) => ended.context("the service proxy"),
+        ended = slipway_node::dns::run(client.clone(), dns, stop.clone()) => ended.context("the cluster's DNS"),
+        ended = slipway_node::run(client, options, stop.clone()) => ended.context("the node agent"),
+        () = routes => Ok(()),
+    }
+}
+
+/// `slipway node`: joins with a token, or runs with a kubeconfig of its own.
+pub async fn node(flags: cli::Node, shutdown: CancellationToken) -> Result<()> {
+    use slipway_node::bootstrap::{Join, join, rotate};
+    let name = flags.node_name.clone().map_or_else(host_name, Ok)?;
+    let ip = match flags.node_ip {
+        Some(ip) => ip,
+        None => outward_address(flags.join.as_deref())?,
+    };
+    let mut options = slipway_node::Options::new(&name, ip, flags.data_dir.clone());
+    options.runtime_endpoint = flags.runtime_endpoint.clone();
+    options.provider_id = flags.provider_id.clone();
+    options.labels = flags.labels.iter().map(|label| pair(label)).collect::<Result<_>>()?;
+    options.taints = flags.taints.iter().map(|text| taint(text)).collect::<Result<_>>()?;
+    if let Some(ca) = &flags.ca {
+        options.client_ca_pem = std::fs::read_to_string(ca).with_context(|| format!("reading {}", ca.display()))?;
+    }
+    let wiring = |options: slipway_node::Options| NodeWiring { options, cluster_dns: CLUSTER_DNS };
+    let Some(server) = flags.join else {
+        let kubeconfig = flags.kubeconfig.context("--kubeconfig or --join")?;
+        return run_node(client(&kubeconfig).await?, wiring(options), shutdown).await;
+    };
+    let joining =
+        Join { server, ca_pem: options.client_ca_pem.clone(), token: flags.token, node_name: name, data_dir: flags.data_dir };
+    while !shutdown.is_cancelled() {
+        let client = join(&joining).await.context("joining the cluster")?;
+        tokio::select! {
+            ended = run_node(client.clone(), wiring(options.clone()), shutdown.clone()) => return ended,
+            // With a new certificate everything is connected anew; pods don't notice.
+            rotated = rotate(&joining, &client) => rotated.context("renewing the node's certificate")?,
+        }
+    }
+    Ok(())
+}
+
+/// The address from which this machine reaches the API server: no packet is sent for that.
+fn outward_address(server: Option<&str>) -> Result<std::net::IpAddr> {
+    let host = server.and_then(|server| server.strip_prefix("https://")).unwrap_or("192.0.2.1:443");
+    let socket = std::net::UdpSocket::bind("0.0.0.0:0")?;
+    socket.connect(host.trim_end_matches('/')).context("finding this node's address: name it with --node-ip")?;
+    Ok(socket.local_addr()?.ip())
+}
+
+fn pair(text: &str) -> Result<(String, String)> {
+    let (key, value) = text.split_once('=').with_context(|| format!("{text:?} is not KEY=VALUE"))?;
+    Ok((key.to_owned(), value.to_owned()))
+}
+
+/// `key=value:Effect`, the value may be left out.
+fn taint(text: &str) -> Result<slipway_api::core::Taint> {
+    let (rest, effect) = text.rsplit_once(':').with_context(|| format!("{text:?} is not KEY=VALUE:EFFECT"))?;
+    let (key, value) = rest.split_once('=').map_or((rest, None), |(key, value)| (key, Some(value.to_owned())));
+    Ok(slipway_api::core::Taint { key: key.to_owned(), value, effect: effect.to_owned(), time_added: None })
+}

@@ -1,0 +1,86 @@
+//! Wiring of the API server: a store, certificates, listeners.
+
+use crate::cli;
+use crate::pki::{Identity, Pki, kubeconfig, write_atomically};
+use anyhow::{Context, Result};
+use slipway_apiserver::ApiServer;
+use slipway_store::Store;
+use std::collections::BTreeSet;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
+pub const SERVICE_CIDR: &str = "10.96.0.0/16";
+pub const POD_CIDR: &str = "10.244.0.0/16";
+pub const CLUSTER_DNS: std::net::Ipv4Addr = std::net::Ipv4Addr::new(10, 96, 0, 10);
+pub const CLUSTER_DOMAIN: &str = "cluster.local";
+/// The first address of the service range, at which every pod finds the API.
+pub const KUBERNETES_SERVICE: &str = "10.96.0.1";
+
+/// What the API server is given besides its store.
+pub fn options(pki: &Pki, advertise: Option<SocketAddr>) -> Result<slipway_apiserver::Options> {
+    let kubelet_client = pki.client("kubelet-client", "kube-apiserver-kubelet-client", &["system:masters"])?;
+    Ok(slipway_apiserver::Options {
+        service_cidr: SERVICE_CIDR.into(),
+        advertise,
+        client_ca_pem: Some(pki.ca.cert_pem.clone()),
+        service_account_key_pem: Some(pki.service_account_key_pem.clone()),
+        kubelet_ca_pem: Some(pki.ca.cert_pem.clone()),
+        kubelet_client_identity: Some((kubelet_client.cert_pem, kubelet_client.key_pem)),
+        ..slipway_apiserver::Options::default()
+    })
+}
+
+/// The serving side of TLS: clients may show a certificate of the cluster's CA, and need not.
+pub fn tls(pki: &Pki, listen: SocketAddr, further: impl IntoIterator<Item = String>) -> Result<Arc<rustls::ServerConfig>> {
+    let mut names: BTreeSet<String> =
+        ["localhost", "127.0.0.1", KUBERNETES_SERVICE, "kubernetes", "kubernetes.default", "kubernetes.default.svc"]
+            .map(String::from)
+            .into();
+    names.insert(format!("kubernetes.default.svc.{CLUSTER_DOMAIN}"));
+    if !listen.ip().is_unspecified() {
+        names.insert(listen.ip().to_string());
+    }
+    names.extend(further);
+    let identity = pki.server("apiserver", "kube-apiserver", &names)?;
+    slipway_apiserver::http::serve::tls(&identity.cert_pem, &identity.key_pem, Some(&pki.ca.cert_pem))
+        .context("the serving side of TLS")
+}
+
+/// An administrator's certificate, and the kubeconfig that holds it.
+pub fn admin_kubeconfig(pki: &Pki, server: &str) -> Result<(Identity, String)> {
+    let admin = pki.client("admin", "kubernetes-admin", &["system:masters"])?;
+    let config = kubeconfig(server, &pki.ca.cert_pem, "kubernetes-admin", &admin);
+    Ok((admin, config))
+}
+
+pub async fn bind(address: SocketAddr) -> Result<TcpListener> {
+    TcpListener::bind(address).await.with_context(|| format!("listening on {address}"))
+}
+
+/// `slipway apiserver`.
+pub async fn run(flags: cli::Apiserver, shutdown: CancellationToken) -> Result<()> {
+    let pki = Pki::open(&flags.pki_dir)?;
+    let store = slipway_store::postgres::Postgres::connect(&flags.postgres, slipway_store::postgres::Options::default())
+        .await
+        .context("connecting to Postgres")?;
+    let advertise = flags.advertise_address.map(|ip: IpAddr| SocketAddr::new(ip, flags.listen.port()));
+    let store: Arc<dyn Store> = store;
+    let api = ApiServer::start(store, options(&pki, advertise)?).await.context("starting the API server")?;
+    let names = flags.names.iter().cloned().chain(flags.advertise_address.map(|ip| ip.to_string()));
+    let tls = tls(&pki, flags.listen, names)?;
+    let listener = bind(flags.listen).await?;
+    if let Some(path) = &flags.write_kubeconfig {
+        let host = flags.advertise_address.unwrap_or_else(|| match flags.listen.ip() {
+            ip if ip.is_unspecified() => IpAddr::from([127, 0, 0, 1]),
+            ip => ip,
+        });
+        let (_, config) = admin_kubeconfig(&pki, &format!("https://{}", SocketAddr::new(host, flags.listen.port())))?;
+        write_atomically(path, config.as_bytes(), 0o600)?;
+    }
+    tracing::info!(address = %flags.listen, "serving the API");
+    let router = crate::dashboard::router(&api);
+    api.serve_router(router, listener, tls, shutdown).await;
+    Ok(())
+}

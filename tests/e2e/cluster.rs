@@ -1,0 +1,253 @@
+//! A real cluster for a test: the binary under test, a data directory of its own, the real kubectl.
+
+use serde_json::Value;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::{Mutex, MutexGuard, OnceLock};
+use std::time::{Duration, Instant};
+
+/// How long a test waits for something that takes seconds, on a machine that may be busy.
+pub const PATIENCE: Duration = Duration::from_secs(90);
+
+pub struct Cluster {
+    pub data_dir: PathBuf,
+    pub listen: String,
+    flags: Vec<String>,
+    child: Option<Child>,
+}
+
+/// Whether the end-to-end tests can run; says loudly why not.
+pub fn enabled(test: &str) -> bool {
+    let missing = if std::env::var("SLIPWAY_E2E").is_err() {
+        Some("SLIPWAY_E2E isn't set (run ./dev e2e)")
+    } else if !nix::unistd::Uid::effective().is_root() {
+        Some("it needs root")
+    } else {
+        None
+    };
+    if let Some(why) = missing {
+        eprintln!("SKIPPED {test}: {why}");
+    }
+    missing.is_none()
+}
+
+fn binary() -> PathBuf {
+    PathBuf::from(std::env::var("SLIPWAY_BIN").expect("SLIPWAY_BIN names the slipway binary"))
+}
+
+/// The cluster with one containerd node that most tests share. Tests hold it one at a time.
+pub fn shared() -> MutexGuard<'static, Cluster> {
+    static SHARED: OnceLock<Mutex<Cluster>> = OnceLock::new();
+    let cluster = SHARED.get_or_init(|| {
+        extern "C" fn stop() {
+            if let Some(cluster) = SHARED.get() {
+                let mut cluster = cluster.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+                cluster.remove();
+            }
+        }
+        // SAFETY: `stop` is a plain function that stays valid for the life of the process.
+        unsafe { nix::libc::atexit(stop) };
+        let cluster = Cluster::start("shared", "127.0.0.1:16443", &[]);
+        cluster.import_images();
+        cluster.wait("the node to be Ready", || cluster.json(&["get", "nodes"])["items"].as_array().is_some_and(|n| {
+            n.iter().any(|node| condition(node, "Ready") == "True")
+        }));
+        Mutex::new(cluster)
+    });
+    cluster.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+}
+
+impl Cluster {
+    /// Starts `slipway up` in a new data directory, and waits until `/readyz` is ok.
+    pub fn start(name: &str, listen: &str, flags: &[&str]) -> Self {
+        let data_dir = std::env::temp_dir().join(format!("slipway-e2e-{name}-{}", std::process::id()));
+        std::fs::create_dir_all(&data_dir).expect("the temporary directory is writable");
+        let flags = flags.iter().map(|flag| flag.to_string()).collect();
+        let mut cluster = Cluster { data_dir, listen: listen.into(), flags, child: None };
+        cluster.launch();
+        cluster
+    }
+
+    /// Starts the process (again), and waits until it is ready.
+    pub fn launch(&mut self) {
+        let log = std::fs::OpenOptions::new().create(true).append(true).open(self.log_path()).expect("the log can be written");
+        let child = Command::new(binary())
+            .arg("up")
+            .arg("--data-dir")
+            .arg(&self.data_dir)
+            .args(["--listen", &self.listen])
+            .args(&self.flags)
+            .stdin(Stdio::null())
+            .stdout(log.try_clone().expect("the log can be shared"))
+            .stderr(log)
+            .spawn()
+            .expect("the binary starts");
+        self.child = Some(child);
+        let until = Instant::now() + PATIENCE;
+        while !self.data_dir.join("kubeconfig").exists() || !self.kubectl(&["get", "--raw", "/readyz"]).status.success() {
+            let ended = self.child.as_mut().and_then(|child| child.try_wait().expect("the child is ours"));
+            assert!(ended.is_none() && Instant::now() < until, "not ready ({ended:?}):\n{}", self.log_tail());
+            std::thread::sleep(Duration::from_millis(100));
+        }
+    }
+
+    pub fn log_path(&self) -> PathBuf {
+        self.data_dir.join("slipway.log")
+    }
+
+    pub fn log_tail(&self) -> String {
+        let log = std::fs::read_to_string(self.log_path()).unwrap_or_default();
+        let lines: Vec<&str> = log.lines().collect();
+        lines[lines.len().saturating_sub(40)..].join("\n")
+    }
+
+    pub fn signal(&self, signal: nix::sys::signal::Signal) {
+        let pid = self.child.as_ref().expect("the cluster runs").id();
+        nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid as i32), signal).expect("the process is ours");
+    }
+
+    /// Waits until the process has ended, and says how long it took.
+    pub fn wait_ended(&mut self) -> Duration {
+        let begun = Instant::now();
+        if let Some(mut child) = self.child.take() {
+            child.wait().expect("the child is ours");
+        }
+        begun.elapsed()
+    }
+
+    /// Stops the process and removes every trace of the cluster.
+    pub fn remove(&mut self) {
+        if self.child.is_some() {
+            self.signal(nix::sys::signal::Signal::SIGTERM);
+            self.wait_ended();
+        }
+        if std::env::var("SLIPWAY_E2E_KEEP").is_err() {
+            let _ = Command::new(binary()).arg("clean").arg("--data-dir").arg(&self.data_dir).status();
+        }
+    }
+
+    pub fn import_images(&self) {
+        let dir = PathBuf::from(std::env::var("SLIPWAY_IMAGES").expect("SLIPWAY_IMAGES names the folder of image archives"));
+        for archive in std::fs::read_dir(&dir).expect("the images were built").flatten() {
+            if archive.path().extension().is_some_and(|extension| extension == "tar") {
+                let output = self.ctr(&["images", "import", &archive.path().display().to_string()]);
+                assert!(output.status.success(), "{}", text(&output));
+            }
+        }
+    }
+
+    pub fn ctr(&self, arguments: &[&str]) -> Output {
+        let socket = self.data_dir.join("containerd/containerd.sock");
+        Command::new("ctr").arg("-a").arg(socket).args(["-n", "k8s.io"]).args(arguments).output().expect("ctr is installed")
+    }
+
+    pub fn kubectl(&self, arguments: &[&str]) -> Output {
+        self.kubectl_version("", arguments)
+    }
+
+    /// As `1.27`; empty: the one on the path.
+    pub fn kubectl_version(&self, version: &str, arguments: &[&str]) -> Output {
+        let mut command = self.kubectl_command(version);
+        command.args(arguments).output().expect("kubectl is installed")
+    }
+
+    pub fn kubectl_command(&self, version: &str) -> Command {
+        let program = if version.is_empty() { PathBuf::from("kubectl") } else { versioned(version).unwrap_or_else(|| "kubectl".into()) };
+        let mut command = Command::new(program);
+        command.arg("--kubeconfig").arg(self.data_dir.join("kubeconfig")).stdin(Stdio::null());
+        command.env("HOME", &self.data_dir);
+        command
+    }
+
+    /// Runs kubectl, and fails the test if kubectl fails. Answers its standard output.
+    pub fn ok(&self, arguments: &[&str]) -> String {
+        let output = self.kubectl(arguments);
+        assert!(output.status.success(), "kubectl {}\n{}\n{}", arguments.join(" "), text(&output), self.log_tail());
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    }
+
+    pub fn json(&self, arguments: &[&str]) -> Value {
+        let output = self.kubectl(&[arguments, &["-o", "json"]].concat());
+        serde_json::from_slice(&output.stdout).unwrap_or(Value::Null)
+    }
+
+    /// Applies a manifest given as text.
+    pub fn apply(&self, manifest: &str) -> String {
+        self.with_input(&["apply", "-f", "-"], manifest)
+    }
+
+    pub fn with_input(&self, arguments: &[&str], input: &str) -> String {
+        use std::io::Write;
+        let mut child = self
+            .kubectl_command("")
+            .args(arguments)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("kubectl is installed");
+        child.stdin.take().expect("piped").write_all(input.as_bytes()).expect("kubectl reads");
+        let output = child.wait_with_output().expect("kubectl ends");
+        assert!(output.status.success(), "kubectl {}\n{}", arguments.join(" "), text(&output));
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    }
+
+    pub fn wait(&self, what: &str, mut is_so: impl FnMut() -> bool) {
+        let until = Instant::now() + PATIENCE;
+        while !is_so() {
+            if Instant::now() > until {
+                let pods = text(&self.kubectl(&["get", "pods", "-A", "-o", "wide"]));
+                let events = text(&self.kubectl(&["get", "events", "-A", "--sort-by=.lastTimestamp"]));
+                panic!("waited in vain for {what}\n{pods}\n{events}\n{}", self.log_tail());
+            }
+            std::thread::sleep(Duration::from_millis(200));
+        }
+    }
+
+    /// Makes a namespace for one test; what was left in it by an earlier run is gone.
+    pub fn namespace(&self, name: &str) {
+        self.ok(&["create", "namespace", name]);
+        self.wait("the default service account", || self.kubectl(&["get", "serviceaccount", "default", "-n", name]).status.success());
+    }
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        self.remove();
+    }
+}
+
+/// A kubectl of a given version, where the machine has one.
+pub fn versioned(version: &str) -> Option<PathBuf> {
+    let name = format!("kubectl.{version}");
+    let folders = std::env::var("PATH").unwrap_or_default();
+    let folders = folders.split(':').map(PathBuf::from).chain([PathBuf::from("/usr/lib/google-cloud-sdk/bin")]);
+    folders.map(|folder: PathBuf| folder.join(&name)).find(|path: &PathBuf| Path::exists(path))
+}
+
+pub fn text(output: &Output) -> String {
+    format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
+}
+
+/// The status of a condition; empty if it isn't there.
+pub fn condition<'a>(object: &'a Value, name: &str) -> &'a str {
+    let conditions = object["status"]["conditions"].as_array();
+    conditions.and_then(|all| all.iter().find(|c| c["type"] == name)).and_then(|c| c["status"].as_str()).unwrap_or_default()
+}
+
+/// One HTTP GET without a connection kept; the body, or why there was none.
+pub fn http_get(address: &str, path: &str) -> Result<String, String> {
+    use std::io::{Read, Write};
+    let address: std::net::SocketAddr = address.parse().map_err(|_| format!("{address} is no address"))?;
+    let timeout = Duration::from_secs(5);
+    let mut stream = std::net::TcpStream::connect_timeout(&address, timeout).map_err(|error| error.to_string())?;
+    stream.set_read_timeout(Some(timeout)).map_err(|error| error.to_string())?;
+    write!(stream, "GET {path} HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n").map_err(|error| error.to_string())?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).map_err(|error| error.to_string())?;
+    match answer.split_once("\r\n\r\n") {
+        Some((head, body)) if head.starts_with("HTTP/1.1 200") || head.starts_with("HTTP/1.0 200") => Ok(body.to_owned()),
+        Some((head, body)) => Err(format!("{}: {body}", head.lines().next().unwrap_or_default())),
+        None => Err("no answer".into()),
+    }
+}

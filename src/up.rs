@@ -110,6 +110,10 @@ fn local_interface() -> Result<()> {
     ip(&["addr", "replace", &format!("{LOCAL_ADDRESS}/32"), "dev", LOCAL_INTERFACE])?;
     let up = ip(&["link", "set", LOCAL_INTERFACE, "up"])?;
     anyhow::ensure!(up.status.success(), "making {LOCAL_INTERFACE}: {}", String::from_utf8_lossy(&up.stderr));
+    // The machine's own processes reach Services by it, whether or not there is a default route; the rules take over
+    // before anything leaves.
+    let route = ip(&["route", "replace", server::SERVICE_CIDR, "dev", LOCAL_INTERFACE])?;
+    anyhow::ensure!(route.status.success(), "the route to Services: {}", String::from_utf8_lossy(&route.stderr));
     Ok(())
 }
 

@@ -23,6 +23,7 @@ pub struct Loader {
     backend: Backend,
     pod_cidr: Cidr,
     loaded: Option<Model>,
+    deltas_refused: u64,
 }
 
 impl Loader {
@@ -35,11 +36,16 @@ impl Loader {
             Backend::Auto => return Err(Error::NoBackend),
             chosen => chosen,
         };
-        Ok(Loader { backend, pod_cidr, loaded: None })
+        Ok(Loader { backend, pod_cidr, loaded: None, deltas_refused: 0 })
     }
 
     pub fn backend(&self) -> Backend {
         self.backend
+    }
+
+    /// How often a change alone could not be loaded, so that everything was. Never, unless somebody else writes there.
+    pub fn deltas_refused(&self) -> u64 {
+        self.deltas_refused
     }
 
     /// Makes the kernel do what `model` says. With `everything`, whatever is there is replaced, as it may have been
@@ -55,6 +61,7 @@ impl Loader {
         if !delta.is_empty()
             && let Err(error) = self.load(&delta).await
         {
+            self.deltas_refused += 1;
             tracing::warn!(%error, "service rules are not what they should be; loading them anew");
             return self.replace(model).await;
         }

@@ -18,6 +18,12 @@ const ELEMENTS_PER_STATEMENT_MAX: usize = 1000;
 const FRONT: &str = "ip daddr . meta l4proto . th dport";
 const NODE_FRONT: &str = "meta l4proto . th dport";
 
+/// Up to so many endpoints of a Service, the chain that picks one of them is always there. nft (1.0.6) can't read the
+/// endpoints' maps back from the kernel (`conflicting protocols specified: ip vs. th`), and refuses a later rule that
+/// looks something up in them; elements it takes at any time. A Service with more endpoints has everything loaded anew
+/// when their number changes.
+const ENDPOINTS_PREPARED: usize = 64;
+
 /// Removes every trace; no error if there is none.
 pub const CLEANUP: &str = "add table ip slipway\ndelete table ip slipway\n";
 
@@ -35,13 +41,14 @@ struct Content {
 /// One transaction that makes the table be exactly `model`, whatever was there before.
 pub fn full(model: &Model, pod_cidr: Cidr) -> String {
     let mut text = format!("{CLEANUP}{}", base(pod_cidr));
-    text.push_str(&changes(&Model::default(), model, pod_cidr));
+    let elements = element_changes(&Model::default(), model, pod_cidr);
+    text.push_str(&changes(&Content::default(), &content(model, pod_cidr), &elements));
     text
 }
 
 /// One transaction that takes the table from `old` to `new`; empty if there is nothing to do.
 pub fn diff(old: &Model, new: &Model, pod_cidr: Cidr) -> String {
-    changes(old, new, pod_cidr)
+    changes(&content(old, pod_cidr), &content(new, pod_cidr), &element_changes(old, new, pod_cidr))
 }
 
 /// What every node has: the hooks and the empty maps.
@@ -164,7 +171,7 @@ impl<'a> Pool<'a> {
             Pool::Map(map, count) => {
                 content.chains.entry(self.chain()).or_insert_with(|| {
                     let key = if matches!(front, Front::Node { .. }) { NODE_FRONT } else { FRONT };
-                    vec![format!("dnat ip to {key} . numgen random mod {count} map @{map}")]
+                    pick(map, key, *count)
                 });
             }
             Pool::Own { id, targets, seconds } => {
@@ -184,6 +191,11 @@ impl<'a> Pool<'a> {
             }
         }
     }
+}
+
+/// The rule that takes one of `count` endpoints.
+fn pick(map: &str, key: &str, count: usize) -> Vec<String> {
+    vec![format!("dnat ip to {key} . numgen random mod {count} map @{map}")]
 }
 
 /// A short name that two different inputs do not share.
@@ -263,6 +275,13 @@ fn elements(front: &Front, route: &Route, pod_cidr: Cidr) -> BTreeMap<Element, S
 
 fn content(model: &Model, pod_cidr: Cidr) -> Content {
     let mut content = Content::default();
+    for (map, key) in
+        [("endpoints", FRONT), ("node-endpoints", NODE_FRONT), ("local-endpoints", FRONT), ("local-node-endpoints", NODE_FRONT)]
+    {
+        for count in 1..=ENDPOINTS_PREPARED {
+            content.chains.insert(format!("{map}-{count}"), pick(map, key, count));
+        }
+    }
     let mut seen = BTreeSet::new();
     for (front, route) in &model.routes {
         // Most routes share their chains with thousands of others.
@@ -277,20 +296,18 @@ fn content(model: &Model, pod_cidr: Cidr) -> Content {
 }
 
 /// Statements in the order that nft needs: what is referred to exists before, and goes after, what refers to it.
-fn changes(old: &Model, new: &Model, pod_cidr: Cidr) -> String {
-    let (before, after) = (content(old, pod_cidr), content(new, pod_cidr));
-    let (gone, added) = element_changes(old, new, pod_cidr);
+fn changes(before: &Content, after: &Content, (gone, added): &(Elements, Elements)) -> String {
     let mut text = String::new();
     for (name, declaration) in after.sets.iter().filter(|(name, _)| !before.sets.contains_key(*name)) {
         let _ = writeln!(text, "add set ip slipway {name} {declaration}");
     }
-    remake_sets(&before, &after, &mut text);
+    remake_sets(before, after, &mut text);
     for name in after.chains.keys().filter(|name| !before.chains.contains_key(*name)) {
         let _ = writeln!(text, "add chain ip slipway {name}");
     }
     for (name, rules) in &after.chains {
         let old = before.chains.get(name);
-        if old == Some(rules) && !uses_remade_set(rules, &before, &after) {
+        if old == Some(rules) && !uses_remade_set(rules, before, after) {
             continue;
         }
         if old.is_some() {
@@ -300,8 +317,8 @@ fn changes(old: &Model, new: &Model, pod_cidr: Cidr) -> String {
             let _ = writeln!(text, "add rule ip slipway {name} {rule}");
         }
     }
-    write_elements("delete", &gone, &mut text);
-    write_elements("add", &added, &mut text);
+    write_elements("delete", gone, &mut text);
+    write_elements("add", added, &mut text);
     let removed: Vec<&String> = before.chains.keys().filter(|name| !after.chains.contains_key(*name)).collect();
     for verb in ["flush", "delete"] {
         for name in &removed {

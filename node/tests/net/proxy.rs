@@ -79,7 +79,9 @@ impl Cluster {
                 if loader.is_none() {
                     *loader = Some(Loader::new(backend, "10.244.0.0/16".parse().unwrap()).await.unwrap());
                 }
-                loader.as_mut().unwrap().sync(watched.model(&[]), false).await.unwrap();
+                let loader = loader.as_mut().unwrap();
+                loader.sync(watched.model(&[]), false).await.unwrap();
+                assert_eq!(loader.deltas_refused(), 0, "every change can be loaded by itself");
             });
         });
     }

@@ -14,6 +14,7 @@ pub async fn run(flags: cli::Clean) -> Result<()> {
     let _lock = up::lock(&data_dir)?;
     slipway_node::Containerd::destroy(&data_dir).await.context("removing the node's containers")?;
     slipway_node::proxy::cleanup().await;
+    slipway_node::cni::remove_links().await.context("removing the pods' bridge")?;
     slipway_node::dns::interface::remove().await.context("removing the DNS interface")?;
     // It fails when there is none, which is what is wanted.
     let _ = Command::new("ip").args(["link", "delete", up::LOCAL_INTERFACE]).output();

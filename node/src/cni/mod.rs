@@ -108,6 +108,11 @@ pub async fn cleanup(network: &Network) -> Result<(), Error> {
     let file = network.conf_dir.join(FILE);
     gone(&file, std::fs::remove_file(&file))?;
     gone(&network.data_dir, std::fs::remove_dir_all(&network.data_dir))?;
+    remove_links().await
+}
+
+/// Removes the bridge and the routes alone: what lies outside of the node's directories.
+pub async fn remove_links() -> Result<(), Error> {
     routes::sync("", std::iter::empty()).await?;
     routes::remove_bridge().await
 }

@@ -1,17 +1,25 @@
 //! A real cluster for a test: the binary under test, a data directory of its own, the real kubectl.
 
+use nix::sched::{CloneFlags, setns};
 use serde_json::Value;
+use std::ops::Deref;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
-use std::sync::{Mutex, MutexGuard, OnceLock};
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 /// How long a test waits for something that takes seconds, on a machine that may be busy.
 pub const PATIENCE: Duration = Duration::from_secs(90);
 
+/// Runs in a network namespace of its own, so that it takes no port and no rule of the machine's, and so that
+/// clusters don't meet. The thread that uses it is in there too, hence also what that thread starts.
 pub struct Cluster {
     pub data_dir: PathBuf,
     pub listen: String,
+    /// The network namespace's name.
+    network: String,
+    /// What kubectl is told to use; empty: `default`.
+    namespace: String,
     flags: Vec<String>,
     child: Option<Child>,
 }
@@ -35,37 +43,82 @@ fn binary() -> PathBuf {
     PathBuf::from(std::env::var("SLIPWAY_BIN").expect("SLIPWAY_BIN names the slipway binary"))
 }
 
-/// The cluster with one containerd node that most tests share. Tests hold it one at a time.
-pub fn shared() -> MutexGuard<'static, Cluster> {
+/// The shared cluster, held by one test at a time, with a namespace that kubectl uses until the test ends.
+pub struct Shared(MutexGuard<'static, Cluster>);
+
+impl Deref for Shared {
+    type Target = Cluster;
+
+    fn deref(&self) -> &Cluster {
+        &self.0
+    }
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        let namespace = std::mem::take(&mut self.0.namespace);
+        self.kubectl(&["delete", "namespace", &namespace, "--wait=false"]);
+    }
+}
+
+/// The cluster with one containerd node that most tests share, with a new namespace for the test.
+pub fn shared(namespace: &str) -> Shared {
     static SHARED: OnceLock<Mutex<Cluster>> = OnceLock::new();
     let cluster = SHARED.get_or_init(|| {
         extern "C" fn stop() {
             if let Some(cluster) = SHARED.get() {
-                let mut cluster = cluster.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-                cluster.remove();
+                cluster.lock().unwrap_or_else(PoisonError::into_inner).remove();
             }
         }
+        #[allow(unsafe_code, reason = "a static is never dropped, and the cluster has to end with the tests")]
         // SAFETY: `stop` is a plain function that stays valid for the life of the process.
-        unsafe { nix::libc::atexit(stop) };
-        let cluster = Cluster::start("shared", "127.0.0.1:16443", &[]);
-        cluster.import_images();
-        cluster.wait("the node to be Ready", || cluster.json(&["get", "nodes"])["items"].as_array().is_some_and(|n| {
-            n.iter().any(|node| condition(node, "Ready") == "True")
-        }));
-        Mutex::new(cluster)
+        unsafe {
+            nix::libc::atexit(stop)
+        };
+        Mutex::new(Cluster::start_with_node("shared"))
     });
-    cluster.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    let mut cluster = cluster.lock().unwrap_or_else(PoisonError::into_inner);
+    cluster.enter();
+    cluster.make_namespace(namespace);
+    cluster.namespace = namespace.into();
+    Shared(cluster)
 }
 
 impl Cluster {
     /// Starts `slipway up` in a new data directory, and waits until `/readyz` is ok.
-    pub fn start(name: &str, listen: &str, flags: &[&str]) -> Self {
-        let data_dir = std::env::temp_dir().join(format!("slipway-e2e-{name}-{}", std::process::id()));
+    pub fn start(name: &str, flags: &[&str]) -> Self {
+        let name = format!("slipway-e2e-{name}-{}", std::process::id());
+        // The private Postgres runs as a user who must be able to reach its directory.
+        let data_dir = PathBuf::from("/var/tmp").join(&name);
         std::fs::create_dir_all(&data_dir).expect("the temporary directory is writable");
+        run("ip", &["netns", "add", &name]);
         let flags = flags.iter().map(|flag| flag.to_string()).collect();
-        let mut cluster = Cluster { data_dir, listen: listen.into(), flags, child: None };
+        let namespace = String::new();
+        let mut cluster = Cluster { data_dir, listen: "127.0.0.1:6443".into(), network: name, namespace, flags, child: None };
+        cluster.enter();
+        run("ip", &["link", "set", "lo", "up"]);
+        // A machine has a way out, even if nobody is there: without one the kernel refuses a Service's address before
+        // the proxy's rules are asked.
+        run("ip", &["link", "add", "uplink", "type", "bridge"]);
+        run("ip", &["address", "add", "192.0.2.2/24", "dev", "uplink"]);
+        run("ip", &["link", "set", "uplink", "up"]);
+        run("ip", &["route", "add", "default", "via", "192.0.2.1"]);
         cluster.launch();
         cluster
+    }
+
+    /// With one node that runs containers and has the sample images.
+    pub fn start_with_node(name: &str) -> Self {
+        let cluster = Self::start(name, &["--node-name", "node-1"]);
+        cluster.wait("the node to be Ready", || condition(&cluster.json(&["get", "node", "node-1"]), "Ready") == "True");
+        cluster.import_images();
+        cluster
+    }
+
+    /// Puts this thread, and with it what it will start, into the cluster's network namespace.
+    pub fn enter(&self) {
+        let namespace = std::fs::File::open(Path::new("/run/netns").join(&self.network)).expect("the namespace is there");
+        setns(namespace, CloneFlags::CLONE_NEWNET).expect("root may enter it");
     }
 
     /// Starts the process (again), and waits until it is ready.
@@ -91,8 +144,9 @@ impl Cluster {
         }
     }
 
+    /// Beside the data directory, so that a removed cluster's log is there to be read when something stays behind.
     pub fn log_path(&self) -> PathBuf {
-        self.data_dir.join("slipway.log")
+        self.data_dir.with_extension("log")
     }
 
     pub fn log_tail(&self) -> String {
@@ -115,15 +169,27 @@ impl Cluster {
         begun.elapsed()
     }
 
+    /// Runs `slipway clean`.
+    pub fn clean(&self) -> Output {
+        Command::new(binary()).arg("clean").arg("--data-dir").arg(&self.data_dir).output().expect("the binary starts")
+    }
+
     /// Stops the process and removes every trace of the cluster.
     pub fn remove(&mut self) {
+        if std::env::var("SLIPWAY_E2E_KEEP").is_ok() || self.network.is_empty() {
+            return;
+        }
+        self.enter();
         if self.child.is_some() {
             self.signal(nix::sys::signal::Signal::SIGTERM);
             self.wait_ended();
         }
-        if std::env::var("SLIPWAY_E2E_KEEP").is_err() {
-            let _ = Command::new(binary()).arg("clean").arg("--data-dir").arg(&self.data_dir).status();
+        let cleaned = self.clean();
+        if !cleaned.status.success() {
+            eprintln!("slipway clean: {}", text(&cleaned));
         }
+        run("ip", &["netns", "delete", &std::mem::take(&mut self.network)]);
+        let _ = std::fs::remove_file(self.log_path());
     }
 
     pub fn import_images(&self) {
@@ -134,6 +200,13 @@ impl Cluster {
                 assert!(output.status.success(), "{}", text(&output));
             }
         }
+    }
+
+    /// A second `slipway up` on the same directory, which has to fail.
+    pub fn second(&self) -> Output {
+        let mut command = Command::new(binary());
+        command.arg("up").arg("--data-dir").arg(&self.data_dir).args(["--listen", "127.0.0.1:6444"]);
+        command.stdin(Stdio::null()).output().expect("the binary starts")
     }
 
     pub fn ctr(&self, arguments: &[&str]) -> Output {
@@ -152,10 +225,14 @@ impl Cluster {
     }
 
     pub fn kubectl_command(&self, version: &str) -> Command {
-        let program = if version.is_empty() { PathBuf::from("kubectl") } else { versioned(version).unwrap_or_else(|| "kubectl".into()) };
+        let program =
+            if version.is_empty() { PathBuf::from("kubectl") } else { versioned(version).unwrap_or_else(|| "kubectl".into()) };
         let mut command = Command::new(program);
         command.arg("--kubeconfig").arg(self.data_dir.join("kubeconfig")).stdin(Stdio::null());
         command.env("HOME", &self.data_dir);
+        if !self.namespace.is_empty() {
+            command.args(["--namespace", &self.namespace]);
+        }
         command
     }
 
@@ -204,11 +281,35 @@ impl Cluster {
         }
     }
 
-    /// Makes a namespace for one test; what was left in it by an earlier run is gone.
-    pub fn namespace(&self, name: &str) {
+    fn make_namespace(&self, name: &str) {
         self.ok(&["create", "namespace", name]);
-        self.wait("the default service account", || self.kubectl(&["get", "serviceaccount", "default", "-n", name]).status.success());
+        self.wait("the default service account", || {
+            self.kubectl(&["get", "serviceaccount", "default", "-n", name]).status.success()
+        });
     }
+
+    /// Waits until something at a JSON path of an object has the given text.
+    pub fn wait_for(&self, object: &str, path: &str, wanted: &str) {
+        self.wait(&format!("{object} {path} = {wanted}"), || self.get(object, path) == wanted);
+    }
+
+    /// What is at a JSON path of an object, as `{.status.phase}`; empty if there is nothing.
+    pub fn get(&self, object: &str, path: &str) -> String {
+        let output = self.kubectl(&["get", object, "-o", &format!("jsonpath={path}")]);
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    }
+
+    /// The pods of a label selector that aren't being deleted.
+    pub fn pods(&self, selector: &str) -> Vec<Value> {
+        let pods = self.json(&["get", "pods", "-l", selector]);
+        let pods = pods["items"].as_array().cloned().unwrap_or_default();
+        pods.into_iter().filter(|pod| pod["metadata"]["deletionTimestamp"].is_null()).collect()
+    }
+}
+
+fn run(program: &str, arguments: &[&str]) {
+    let output = Command::new(program).args(arguments).output().expect("the program is installed");
+    assert!(output.status.success(), "{program} {}: {}", arguments.join(" "), text(&output));
 }
 
 impl Drop for Cluster {

@@ -67,7 +67,7 @@ async fn create_pods(client: &Client, count: usize) {
 async fn all_bound(client: &Client, count: usize) {
     let config = watcher::Config::default().fields("spec.nodeName!=");
     let api: Api<Pod> = Api::default_namespaced(client.clone());
-    let mut events = Box::pin(kube::runtime::metadata_watcher(api, config));
+    let mut events = Box::pin(kube::runtime::watcher(api, config));
     let mut bound = std::collections::HashSet::new();
     while bound.len() < count {
         if let Some(watcher::Event::Apply(pod) | watcher::Event::InitApply(pod)) =

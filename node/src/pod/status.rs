@@ -110,7 +110,7 @@ fn container_status(
             return ContainerStatus { ready: init && old.ready, ..old.clone() };
         }
         let has_init = spec.init_containers.as_ref().is_some_and(|init| !init.is_empty());
-        let default = if has_init && !(init && initialized) && !initialized { "PodInitializing" } else { "ContainerCreating" };
+        let default = if has_init && !initialized { "PodInitializing" } else { "ContainerCreating" };
         let waiting = waiting.unwrap_or_else(|| ContainerStateWaiting { reason: Some(default.into()), message: None });
         status.state = Some(ContainerState { waiting: Some(waiting), ..Default::default() });
         status.last_state = Some(old.and_then(|old| old.last_state.clone()).unwrap_or_default());

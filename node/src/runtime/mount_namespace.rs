@@ -48,7 +48,7 @@ pub fn processes_of(data_dir: &Path) -> Vec<i32> {
         let Ok(line) = fs::read(entry.path().join("cmdline")) else { continue };
         let arguments: Vec<&[u8]> = line.split(|byte| *byte == 0).collect();
         let program = Path::new(std::str::from_utf8(arguments[0]).unwrap_or_default()).file_name().unwrap_or_default();
-        let names = |path: &Path| arguments.iter().any(|argument| *argument == path.as_os_str().as_encoded_bytes());
+        let names = |path: &Path| arguments.contains(&path.as_os_str().as_encoded_bytes());
         if program == "containerd" && names(&config) {
             found.push((false, pid));
         } else if program.to_string_lossy().starts_with("containerd-shim") && names(&socket) {

@@ -30,7 +30,7 @@ pub async fn summary(State(context): State<Shared>) -> Result<Response, Refused>
     let (mut cpu, mut memory) = (0, 0);
     for stats in context.runtime.container_stats().await? {
         let [namespace, pod, uid, name] = identity(&stats);
-        let (used, held) = (stats.cpu.clone().unwrap_or_default(), stats.memory.clone().unwrap_or_default());
+        let (used, held) = (stats.cpu.unwrap_or_default(), stats.memory.unwrap_or_default());
         cpu += number(used.usage_core_nano_seconds.as_ref());
         memory += number(held.working_set_bytes.as_ref());
         let layer = stats.writable_layer.clone().unwrap_or_default();

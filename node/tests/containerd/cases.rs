@@ -219,7 +219,10 @@ async fn a_crash_is_backed_off(rig: &Rig) {
     assert_eq!(slipway_api::pod::phase(&pod), "Running");
     let event = rig.event("crashes", "BackOff").await;
     assert_eq!(event.message, Some(format!("Back-off restarting failed container main in pod crashes_default({uid})")));
-    assert_eq!(rig.pods().logs("crashes", &kube::api::LogParams { previous: true, ..Default::default() }).await.unwrap(), "dying\n");
+    assert_eq!(
+        rig.pods().logs("crashes", &kube::api::LogParams { previous: true, ..Default::default() }).await.unwrap(),
+        "dying\n"
+    );
     rig.pod_until("crashes", "it is tried once more", |pod| main_status(pod).restart_count == 2).await;
     rig.delete("crashes", 0).await;
 }
@@ -230,7 +233,10 @@ async fn init_containers_and_sidecars_keep_their_order(rig: &Rig) {
         container
     };
     let first = volume(sh("first", "echo first >> /v/order"));
-    let mut side = volume(sh("side", "trap 'echo side-ends >> /v/order; cat /v/order; exit 0' TERM; echo side >> /v/order; touch /up; while :; do sleep 0.1; done"));
+    let mut side = volume(sh(
+        "side",
+        "trap 'echo side-ends >> /v/order; cat /v/order; exit 0' TERM; echo side >> /v/order; touch /up; while :; do sleep 0.1; done",
+    ));
     side["restartPolicy"] = json!("Always");
     side["startupProbe"] = json!({ "exec": { "command": ["/bin/busybox", "test", "-e", "/up"] }, "periodSeconds": 1 });
     let second = volume(sh("second", "echo second >> /v/order"));
@@ -245,7 +251,11 @@ async fn init_containers_and_sidecars_keep_their_order(rig: &Rig) {
     assert_eq!(rig.pods().logs("order", &of_side).await.unwrap(), "first\nside\nsecond\nmain\nside-ends\n");
     rig.delete("order", 0).await;
 
-    rig.create("stuck", json!({ "restartPolicy": "Never", "initContainers": [sh("bad", "exit 9")], "containers": [sh("main", "true")] })).await;
+    rig.create(
+        "stuck",
+        json!({ "restartPolicy": "Never", "initContainers": [sh("bad", "exit 9")], "containers": [sh("main", "true")] }),
+    )
+    .await;
     let pod = rig.phase("stuck", "Failed").await;
     assert_eq!(waiting(&pod).unwrap().0, "PodInitializing");
     rig.delete("stuck", 0).await;
@@ -310,7 +320,8 @@ async fn limits_and_security_reach_the_container(rig: &Rig) {
     container["securityContext"] = json!({ "runAsNonRoot": true });
     rig.create("root", json!({ "restartPolicy": "Never", "containers": [container] })).await;
     let wanted = "container has runAsNonRoot and image will run as root (container: main)";
-    let says_why = |pod: &Pod| waiting(pod).is_some_and(|(reason, why)| reason == "CreateContainerConfigError" && why.starts_with(wanted));
+    let says_why =
+        |pod: &Pod| waiting(pod).is_some_and(|(reason, why)| reason == "CreateContainerConfigError" && why.starts_with(wanted));
     rig.pod_until("root", "it is refused", says_why).await;
     rig.delete("root", 0).await;
 }
@@ -318,7 +329,10 @@ async fn limits_and_security_reach_the_container(rig: &Rig) {
 async fn an_image_that_cannot_be_had_says_so(rig: &Rig) {
     let absent = json!({ "name": "main", "image": "slipway.test/absent:1", "imagePullPolicy": "Never" });
     rig.create("never", json!({ "containers": [absent] })).await;
-    let wanted = ("ErrImageNeverPull".to_owned(), "Container image \"slipway.test/absent:1\" is not present with pull policy of Never".to_owned());
+    let wanted = (
+        "ErrImageNeverPull".to_owned(),
+        "Container image \"slipway.test/absent:1\" is not present with pull policy of Never".to_owned(),
+    );
     rig.pod_until("never", "it says so", |pod| waiting(pod).as_ref() == Some(&wanted)).await;
     rig.delete("never", 0).await;
     let absent = json!({ "name": "main", "image": "slipway.test/absent:1" });
@@ -433,7 +447,11 @@ async fn starting_costs_little_more_than_the_runtime(rig: &Rig) {
 
         let name = format!("quick-{round}");
         let started = Instant::now();
-        rig.create(&name, json!({ "containers": [{ "name": "main", "image": IMAGE, "command": ["/bin/busybox", "sleep", "1000"] }] })).await;
+        rig.create(
+            &name,
+            json!({ "containers": [{ "name": "main", "image": IMAGE, "command": ["/bin/busybox", "sleep", "1000"] }] }),
+        )
+        .await;
         rig.phase(&name, "Running").await;
         whole.push(started.elapsed());
         rig.delete(&name, 0).await;

@@ -30,7 +30,10 @@ fn main() -> ExitCode {
     ip("link set eth0 up");
     ip(&format!("route add default via {}", rig::NODE_IP));
     rustls::crypto::aws_lc_rs::default_provider().install_default().ok();
-    tracing_subscriber::fmt().with_env_filter(tracing_subscriber::EnvFilter::from_default_env()).with_writer(std::io::stderr).init();
+    tracing_subscriber::fmt()
+        .with_env_filter(tracing_subscriber::EnvFilter::from_default_env())
+        .with_writer(std::io::stderr)
+        .init();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().expect("a runtime");
     let failed = runtime.block_on(async {
         let rig = Rig::start(dir.path()).await;

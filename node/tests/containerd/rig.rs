@@ -199,6 +199,7 @@ fn image() -> Vec<u8> {
     let busybox = std::fs::read("/bin/busybox").expect("busybox");
     let sh = b"#!/bin/busybox sh\n/bin/busybox --install -s /bin 2>/dev/null\nexec /bin/busybox sh \"$@\"\n";
     let passwd = b"root:x:0:0:root:/root:/bin/sh\n";
-    let files: [(&str, u32, &[u8]); 3] = [("bin/busybox", 0o755, &busybox), ("bin/run", 0o755, sh), ("etc/passwd", 0o644, passwd)];
+    let files: [(&str, u32, &[u8]); 3] =
+        [("bin/busybox", 0o755, &busybox), ("bin/run", 0o755, sh), ("etc/passwd", 0o644, passwd)];
     slipway_node::runtime::pause::oci_archive(IMAGE, &files, json!({ "Env": ["PATH=/bin"] }))
 }

@@ -28,8 +28,6 @@ pub enum Command {
     Scheduler(Component),
     /// Runs the controllers.
     Controllers(Controllers),
-    /// Runs the cloud controller: nodes and load balancers on EC2.
-    Cloud(Cloud),
     /// Runs a node: pods on containerd, the service proxy and the cluster's DNS.
     Node(Node),
     /// Runs the service proxy alone.
@@ -65,27 +63,6 @@ pub struct Up {
     /// The node's name; by default the host name.
     #[arg(long)]
     pub node_name: Option<String>,
-    #[command(flatten)]
-    pub cloud: CloudFlags,
-}
-
-/// Flags of the cloud provider. Without `--cloud` no machine is ever bought.
-#[derive(Debug, Clone, Args)]
-pub struct CloudFlags {
-    /// The cloud that machines and load balancers come from.
-    #[arg(long, value_parser = ["ec2"])]
-    pub cloud: Option<String>,
-    /// Another address for the cloud's API, as an emulator's `http://127.0.0.1:5000`.
-    #[arg(long)]
-    pub cloud_endpoint: Option<String>,
-    #[arg(long, default_value = "us-east-1")]
-    pub cloud_region: String,
-    /// What tags this cluster's machines apart from others' in the same account.
-    #[arg(long, default_value = "slipway")]
-    pub cluster_name: String,
-    /// The API address that new machines join at, as `https://10.0.0.5:6443`; by default the advertised one.
-    #[arg(long)]
-    pub join_server: Option<String>,
 }
 
 #[derive(Debug, Args)]
@@ -127,17 +104,6 @@ pub struct Controllers {
     /// The directory that holds ca.crt and ca.key, for signing certificate requests.
     #[arg(long)]
     pub pki_dir: Option<PathBuf>,
-}
-
-#[derive(Debug, Args)]
-pub struct Cloud {
-    #[command(flatten)]
-    pub component: Component,
-    #[command(flatten)]
-    pub flags: CloudFlags,
-    /// The cluster's CA, which new machines are given.
-    #[arg(long)]
-    pub ca: PathBuf,
 }
 
 #[derive(Debug, Args)]

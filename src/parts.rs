@@ -5,7 +5,6 @@ use crate::pki::Identity;
 use crate::server::{CLUSTER_DNS, POD_CIDR, SERVICE_CIDR};
 use anyhow::{Context, Result};
 use std::path::Path;
-use std::sync::Arc;
 use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
@@ -96,33 +95,6 @@ pub async fn run_proxy(
     let pod_cidr = POD_CIDR.parse().context("the pods' range")?;
     let options = Options { node_name, backend: Backend::Auto, pod_cidr, served_here };
     Ok(slipway_node::proxy::run(client, options, shutdown).await?)
-}
-
-pub async fn cloud(flags: cli::Cloud, shutdown: CancellationToken) -> Result<()> {
-    let ca = std::fs::read_to_string(&flags.ca).with_context(|| format!("reading {}", flags.ca.display()))?;
-    run_cloud(client(&flags.component.kubeconfig).await?, flags.flags, ca, shutdown).await
-}
-
-pub async fn run_cloud(client: kube::Client, flags: cli::CloudFlags, ca_pem: String, shutdown: CancellationToken) -> Result<()> {
-    let server = flags.join_server.clone().context("new machines need an address to join at: --join-server")?;
-    let provider = provider(&flags).await?;
-    let _ = (client, provider, server, ca_pem, shutdown);
-    anyhow::bail!("the cloud controller is not wired")
-}
-
-#[cfg(feature = "ec2")]
-async fn provider(flags: &cli::CloudFlags) -> Result<Arc<dyn slipway_cloud::Provider>> {
-    let options = slipway_cloud_ec2::Options {
-        region: flags.cloud_region.clone(),
-        endpoint: flags.cloud_endpoint.clone(),
-        cluster: flags.cluster_name.clone(),
-    };
-    Ok(Arc::new(slipway_cloud_ec2::Ec2::connect(options).await))
-}
-
-#[cfg(not(feature = "ec2"))]
-async fn provider(_flags: &cli::CloudFlags) -> Result<Arc<dyn slipway_cloud::Provider>> {
-    anyhow::bail!("this slipway was built without its EC2 support")
 }
 
 /// What a node is made of.

@@ -169,16 +169,6 @@ fn start_parts(
         parts::run_controllers(controllers.clone(), options.clone(), stop)
     }));
 
-    if flags.cloud.cloud.is_some() {
-        let cloud = client("system:cloud-controller-manager", &[]);
-        let (mut flags, ca) = (flags.cloud.clone(), pki.ca.cert_pem.clone());
-        if flags.join_server.is_none() {
-            flags.join_server = advertise.map(|address| format!("https://{address}"));
-        }
-        running.push(keep_running("cloud", stop.clone(), move |stop| {
-            parts::run_cloud(cloud.clone(), flags.clone(), ca.clone(), stop)
-        }));
-    }
     if flags.nodes > 0 {
         running.push(start_node(flags, data_dir, api, pki, advertise, stop)?);
     }

@@ -127,7 +127,7 @@ async fn allocations_are_unique_among_servers() {
     let one = TestServer::start(store.clone(), options.clone()).await;
     let two = TestServer::start(store, options).await;
     let create = |at: usize| {
-        let server = if at % 2 == 0 { &one } else { &two };
+        let server = if at.is_multiple_of(2) { &one } else { &two };
         server.post(SERVICES, service(&format!("s{at}"), json!({"type": "NodePort"})))
     };
     let answers = futures::future::join_all((0..62).map(create)).await;

@@ -1,4 +1,5 @@
 //! Integration tests: one binary, one file a topic.
+#![allow(clippy::unwrap_used)] // a test fails by it
 
 mod admission;
 mod architecture;

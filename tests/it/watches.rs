@@ -122,12 +122,9 @@ async fn bookmarks_and_the_end_come_in_time() {
     let server = TestServer::memory().await;
     let mut watch = server.watch(&format!("{MAPS}?watch=1&allowWatchBookmarks=true&timeoutSeconds=90")).await;
     let mut types = vec![];
-    loop {
-        // A paused clock jumps ahead when all wait, so patience is not needed here.
-        match watch.next_unhurried().await {
-            Some(event) => types.push(event["type"].as_str().unwrap().to_owned()),
-            None => break,
-        }
+    // A paused clock jumps ahead when all wait, so patience is not needed here.
+    while let Some(event) = watch.next_unhurried().await {
+        types.push(event["type"].as_str().unwrap().to_owned());
     }
     assert_eq!(types, ["BOOKMARK", "BOOKMARK"]);
 }

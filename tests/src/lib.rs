@@ -1,4 +1,5 @@
 //! What the tests of the whole share: a server to test against.
+#![allow(clippy::unwrap_used)] // a test fails by it
 
 pub mod postgres;
 

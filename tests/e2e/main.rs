@@ -2,6 +2,8 @@
 #![allow(clippy::unwrap_used)] // a test fails by it
 
 mod cluster;
+mod kubectl;
 mod lifecycle;
+mod pods;
 mod service;
 mod simulated;

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used)] // a test fails by it
 
 mod cluster;
+mod jobs;
 mod kubectl;
 mod lifecycle;
 mod pods;

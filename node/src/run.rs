@@ -8,6 +8,7 @@ use crate::pod::{Context, image::Images};
 use crate::register::Registration;
 use crate::runtime::Runtime;
 use crate::runtime::cri::Cri;
+use crate::runtime::events::Changes;
 use crate::volume::Tokens;
 use crate::{Containerd, Error, cni, garbage, server};
 use kube::Client;
@@ -115,7 +116,7 @@ pub async fn run(client: Client, mut options: Options, shutdown: CancellationTok
     let parts = async {
         tokio::join!(
             registration.run(stop.clone()),
-            Workers::new(context.clone()).run(stop.clone()),
+            Workers::new(context.clone(), Changes::follow(&socket)).run(stop.clone()),
             garbage::run(context.clone(), stop.clone()),
         );
         Ok(())

@@ -89,7 +89,8 @@ pub fn of_services(services: &[std::sync::Arc<Service>], namespace: &str, all: b
     for service in services {
         let (name, of) = (service.metadata.name.as_deref().unwrap_or_default(), service.metadata.namespace.as_deref());
         let master = of == Some("default") && name == "kubernetes";
-        if !(master || all && of == Some(namespace)) {
+        let wanted = master || (all && of == Some(namespace));
+        if !wanted {
             continue;
         }
         let Some(spec) = &service.spec else { continue };

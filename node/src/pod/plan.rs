@@ -372,3 +372,7 @@ impl Failure {
         Waiting { reason: self.reason.clone(), message: self.message.clone() }
     }
 }
+
+#[cfg(test)]
+#[path = "plan_tests.rs"]
+pub mod tests;

@@ -295,3 +295,7 @@ fn conditions(pod: &Pod, spec: &PodSpec, status: &mut PodStatus, facts: &Facts, 
     conditions.extend(old.into_iter().filter(|condition| !ours(&condition.type_)));
     status.conditions = Some(conditions);
 }
+
+#[cfg(test)]
+#[path = "status_tests.rs"]
+mod tests;

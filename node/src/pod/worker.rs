@@ -125,6 +125,10 @@ impl Worker {
         let observed = observe(&*self.context.runtime, &self.uid, &self.observed).await?;
         self.observed = observed;
         self.memory.forget_gone(&self.observed);
+        if self.observed.sandbox().is_none() && self.starting.is_none() {
+            // What failed in the old sandbox says nothing about the next.
+            self.memory.failures.retain(|_, failure| failure.is_pull);
+        }
         self.read_last_words();
         if deadline(&self.pod).is_some_and(|at| at <= now) && self.memory.ending.is_none() && !is_terminal(&self.pod) {
             let message = "Pod was active on the node longer than the specified deadline".to_owned();

@@ -3,6 +3,7 @@
 use super::Context;
 use super::worker::Worker;
 use crate::runtime::api;
+use crate::runtime::events::Changes;
 use futures::StreamExt;
 use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Api, ResourceExt};
@@ -16,6 +17,10 @@ use tokio_util::sync::CancellationToken;
 
 /// How often the runtime is asked what changed. Two calls for the whole node, so that a thousand idle pods cost no more.
 const RELIST: Duration = Duration::from_secs(1);
+/// The same while the runtime tells by itself.
+const RELIST_TOLD: u32 = 10;
+/// What happens together is looked at together.
+const SETTLE: Duration = Duration::from_millis(10);
 
 struct Entry {
     wanted: watch::Sender<Option<Arc<Pod>>>,
@@ -30,10 +35,12 @@ pub struct Workers {
     /// The state of each container and sandbox at the last look.
     seen: HashMap<String, (i32, String)>,
     synced: bool,
+    changes: Changes,
 }
 
 impl Workers {
-    pub fn new(context: Arc<Context>) -> Workers {
+    /// `changes` says that something happened in the runtime.
+    pub fn new(context: Arc<Context>, changes: Changes) -> Workers {
         Workers {
             context,
             entries: HashMap::new(),
@@ -41,6 +48,7 @@ impl Workers {
             listed: HashSet::new(),
             seen: HashMap::new(),
             synced: false,
+            changes,
         }
     }
 
@@ -50,13 +58,25 @@ impl Workers {
         let mut events = std::pin::pin!(watcher(pods, of_node).default_backoff());
         let mut ticks = tokio::time::interval(RELIST);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut unseen = RELIST_TOLD;
         loop {
             tokio::select! {
                 Some(event) = events.next() => match event {
                     Ok(event) => self.take(event).await,
                     Err(error) => tracing::warn!(%error, "watching this node's pods"),
                 },
-                _ = ticks.tick() => self.relist().await,
+                _ = ticks.tick() => {
+                    unseen += 1;
+                    if unseen >= RELIST_TOLD || !self.changes.is_told() {
+                        unseen = 0;
+                        self.relist().await;
+                    }
+                }
+                () = self.changes.happened() => {
+                    tokio::time::sleep(SETTLE).await;
+                    unseen = 0;
+                    self.relist().await;
+                }
                 Some(ended) = self.running.join_next() => self.ended(ended),
                 () = shutdown.cancelled() => return,
             }

@@ -2,6 +2,7 @@
 
 pub mod containerd;
 pub mod cri;
+pub mod events;
 
 pub mod mount_namespace;
 pub mod pause;

@@ -36,6 +36,7 @@ pub async fn run(rig: &Rig, filter: &[String]) -> Vec<&'static str> {
         limits_and_security_reach_the_container,
         an_image_that_cannot_be_had_says_so,
         deletion_runs_hooks_and_leaves_nothing,
+        commands_and_ports_are_reached_from_outside,
         the_next_agent_adopts_what_runs,
         a_dead_sandbox_is_made_again,
         starting_costs_little_more_than_the_runtime,
@@ -173,6 +174,7 @@ async fn a_volume_follows_its_config_map(rig: &Rig) {
     let volumes = json!([{ "name": "c", "configMap": { "name": "live" } }]);
     rig.create("follows", json!({ "restartPolicy": "Never", "containers": [container], "volumes": volumes })).await;
     rig.phase("follows", "Running").await;
+    rig.until("it has read the first", async || (rig.logs("follows").await == "one").then_some(())).await;
     let change = Patch::Merge(json!({ "data": { "v": "two" } }));
     maps.patch("live", &PatchParams::default(), &change).await.unwrap();
     rig.phase("follows", "Succeeded").await;
@@ -375,6 +377,49 @@ async fn deletion_runs_hooks_and_leaves_nothing(rig: &Rig) {
         (sandboxes.is_empty() && containers.is_empty() && !files).then_some(())
     };
     rig.until("nothing is left of it", nothing_left).await;
+}
+
+async fn commands_and_ports_are_reached_from_outside(rig: &Rig) {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let script =
+        "trap 'exit 0' TERM; mkdir /www; echo hello > /www/i; httpd -p 8080 -h /www; while :; do echo tick; sleep 0.1; done";
+    rig.create("reached", json!({ "containers": [sh("main", script)], "terminationGracePeriodSeconds": 1 })).await;
+    rig.phase("reached", "Running").await;
+    let pods: Api<Pod> = Api::namespaced(rig.remote.clone(), "default");
+    let how = kube::api::AttachParams::default().stdin(true).stderr(false);
+    let mut process =
+        pods.exec("reached", ["/bin/busybox", "sh", "-c", "read word; echo got $word; exit 5"], &how).await.unwrap();
+    process.stdin().unwrap().write_all(b"it\n").await.unwrap();
+    let mut said = String::new();
+    process.stdout().unwrap().read_to_string(&mut said).await.unwrap();
+    let status = process.take_status().unwrap().await.unwrap();
+    assert_eq!((said.as_str(), status.reason.as_deref()), ("got it\n", Some("NonZeroExitCode")));
+    let code = status.details.unwrap().causes.unwrap().remove(0).message;
+    assert_eq!(code.as_deref(), Some("5"));
+
+    let mut attached = pods.attach("reached", &kube::api::AttachParams::default().stderr(false)).await.unwrap();
+    let mut ticks = [0; 5];
+    attached.stdout().unwrap().read_exact(&mut ticks).await.unwrap();
+    assert_eq!(&ticks, b"tick\n");
+
+    let mut forwarded = pods.portforward("reached", &[8080]).await.unwrap();
+    let mut port = forwarded.take_stream(8080).unwrap();
+    port.write_all(b"GET /i HTTP/1.0\r\n\r\n").await.unwrap();
+    let mut answer = String::new();
+    port.read_to_string(&mut answer).await.unwrap();
+    assert!(answer.ends_with("hello\n"), "{answer}");
+
+    let agent = format!("https://{}:10250/pods", crate::rig::NODE_IP);
+    let anyone = std::process::Command::new("curl").args(["-sk", "-o", "/dev/null", "-w", "%{http_code}", &agent]).output();
+    if let Ok(anyone) = anyone {
+        assert_eq!(String::from_utf8_lossy(&anyone.stdout), "401", "nobody without a certificate is answered");
+    }
+    let summary = rig
+        .remote
+        .request_text(http::Request::get(format!("/api/v1/nodes/{NODE}/proxy/stats/summary")).body(vec![]).unwrap())
+        .await;
+    assert!(summary.unwrap().contains("\"reached\""));
+    rig.delete("reached", 1).await;
 }
 
 async fn the_next_agent_adopts_what_runs(rig: &Rig) {

@@ -27,6 +27,8 @@ const POLL: Duration = Duration::from_millis(20);
 
 pub struct Rig {
     pub client: kube::Client,
+    /// The same over HTTPS, which upgrades need.
+    pub remote: kube::Client,
     pub runtime: Arc<dyn Runtime>,
     pub data_dir: PathBuf,
     _api: Arc<ApiServer>,
@@ -71,6 +73,7 @@ impl Rig {
         };
         let api = ApiServer::start(Memory::new(), api_options).await.expect("the API server starts");
         let client = api.client(User::admin());
+        let remote = serve(&api, &ca).await;
         let options = Options {
             serving: Some(ca.sign("node", "system:nodes", &[NODE, NODE_IP])),
             client_ca_pem: ca.pem.clone(),
@@ -85,7 +88,7 @@ impl Rig {
         containerd.import(&archive).await.expect("the image is imported");
         let runtime: Arc<dyn Runtime> = Arc::new(Cri::new(&containerd.socket()));
         let node_client = api.client(User::new(&format!("system:node:{NODE}"), &["system:nodes"]));
-        let rig = Rig { client, runtime, data_dir: data_dir.to_owned(), _api: api, options, agent: Mutex::new(None) };
+        let rig = Rig { client, remote, runtime, data_dir: data_dir.to_owned(), _api: api, options, agent: Mutex::new(None) };
         rig.prepare().await;
         rig.start_agent(node_client.clone()).await;
         rig.network().await;
@@ -193,6 +196,32 @@ impl Rig {
     pub fn node_client(&self) -> kube::Client {
         self._api.client(User::new(&format!("system:node:{NODE}"), &["system:nodes"]))
     }
+}
+
+/// Serves the API over HTTPS, and returns an administrator's client for it.
+async fn serve(api: &Arc<ApiServer>, ca: &Ca) -> kube::Client {
+    use base64::Engine;
+    use rustls_pki_types::pem::PemObject;
+    use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+    let ders = |pem: &str| CertificateDer::pem_slice_iter(pem.as_bytes()).collect::<Result<Vec<_>, _>>().expect("certificates");
+    let (certificate, key) = ca.sign("apiserver", "none", &[NODE_IP]);
+    let mut roots = rustls::RootCertStore::empty();
+    ders(&ca.pem).into_iter().for_each(|der| roots.add(der).expect("a root"));
+    let verifier = rustls::server::WebPkiClientVerifier::builder(Arc::new(roots)).allow_unauthenticated().build();
+    let tls = rustls::ServerConfig::builder()
+        .with_client_cert_verifier(verifier.expect("a verifier"))
+        .with_single_cert(ders(&certificate), PrivateKeyDer::from_pem_slice(key.as_bytes()).expect("a key"))
+        .expect("a server's TLS");
+    let listener = tokio::net::TcpListener::bind((NODE_IP, 0)).await.expect("a port");
+    let url = format!("https://{}", listener.local_addr().expect("an address"));
+    tokio::spawn(api.clone().serve(listener, Arc::new(tls), CancellationToken::new()));
+    let (certificate, key) = ca.sign("kubernetes-admin", "system:masters", &[]);
+    let encode = |pem: &str| base64::engine::general_purpose::STANDARD.encode(pem);
+    let mut config = kube::Config::new(url.parse().expect("a URL"));
+    config.root_cert = Some(ders(&ca.pem).into_iter().map(|der| der.to_vec()).collect());
+    config.auth_info.client_certificate_data = Some(encode(&certificate));
+    config.auth_info.client_key_data = Some(encode(&key).into());
+    kube::Client::try_from(config).expect("a client")
 }
 
 fn image() -> Vec<u8> {

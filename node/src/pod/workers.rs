@@ -8,19 +8,20 @@ use futures::StreamExt;
 use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Api, ResourceExt};
 use slipway_api::core::Pod;
-use std::collections::{HashMap, HashSet};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 /// How often the runtime is asked what changed. Two calls for the whole node, so that a thousand idle pods cost no more.
 const RELIST: Duration = Duration::from_secs(1);
 /// The same while the runtime tells by itself.
 const RELIST_TOLD: u32 = 10;
-/// What happens together is looked at together.
-const SETTLE: Duration = Duration::from_millis(10);
+/// After an event the runtime is asked at these times: its own books lag behind its events, and it doesn't say by how much.
+const LOOKS_MILLIS: [u64; 5] = [10, 40, 150, 600, 1500];
 
 struct Entry {
     wanted: watch::Sender<Option<Arc<Pod>>>,
@@ -59,6 +60,7 @@ impl Workers {
         let mut ticks = tokio::time::interval(RELIST);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut unseen = RELIST_TOLD;
+        let mut looks: VecDeque<Instant> = VecDeque::new();
         loop {
             tokio::select! {
                 Some(event) = events.next() => match event {
@@ -72,8 +74,9 @@ impl Workers {
                         self.relist().await;
                     }
                 }
-                () = self.changes.happened() => {
-                    tokio::time::sleep(SETTLE).await;
+                () = self.changes.happened() => looks = LOOKS_MILLIS.into_iter().map(|after| Instant::now() + Duration::from_millis(after)).collect(),
+                () = tokio::time::sleep_until(looks.front().copied().unwrap_or_else(Instant::now)), if !looks.is_empty() => {
+                    looks.pop_front();
                     unseen = 0;
                     self.relist().await;
                 }

@@ -190,8 +190,8 @@ impl Runtime for Cri {
         Ok(call!(self.runtime, attach, QUICK, request)?.url)
     }
 
-    async fn port_forward(&self, sandbox: &str) -> Result<String> {
-        let request = api::PortForwardRequest { pod_sandbox_id: sandbox.to_owned(), port: vec![] };
+    async fn port_forward(&self, sandbox: &str, ports: Vec<i32>) -> Result<String> {
+        let request = api::PortForwardRequest { pod_sandbox_id: sandbox.to_owned(), port: ports };
         Ok(call!(self.runtime, port_forward, QUICK, request)?.url)
     }
 

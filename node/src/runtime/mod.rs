@@ -93,7 +93,8 @@ pub trait Runtime: Send + Sync + 'static {
     /// Where the runtime serves the streams.
     async fn exec(&self, id: &str, command: Vec<String>, streams: Streams) -> Result<String>;
     async fn attach(&self, id: &str, streams: Streams) -> Result<String>;
-    async fn port_forward(&self, sandbox: &str) -> Result<String>;
+    /// WebSocket clients name the ports beforehand; SPDY clients name one for each stream.
+    async fn port_forward(&self, sandbox: &str, ports: Vec<i32>) -> Result<String>;
 
     async fn image(&self, name: &str) -> Result<Option<api::Image>>;
     async fn list_images(&self) -> Result<Vec<api::Image>>;

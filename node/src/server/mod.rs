@@ -158,6 +158,7 @@ async fn attach(
 async fn port_forward(
     State(context): State<Shared>,
     Path(path): Path<HashMap<String, String>>,
+    Query(query): Asked,
     request: Request,
 ) -> Result<Response, Refused> {
     let of = |key: &str| path.get(key).cloned().unwrap_or_default();
@@ -168,7 +169,10 @@ async fn port_forward(
         ready && sandbox.metadata.as_ref().is_some_and(|metadata| metadata.name == pod && metadata.namespace == namespace)
     });
     let sandbox = found.ok_or_else(|| Refused(StatusCode::NOT_FOUND, format!("pod \"{pod}\" is not running")))?;
-    let url = context.runtime.port_forward(&sandbox.id).await?;
+    // `port=80&port=443`, or `ports=80,443`.
+    let asked = query.iter().filter(|(key, _)| matches!(key.as_str(), "port" | "ports"));
+    let ports = asked.flat_map(|(_, value)| value.split(',')).filter_map(|port| port.parse().ok()).collect();
+    let url = context.runtime.port_forward(&sandbox.id, ports).await?;
     tunnel::through(&url, request).await
 }
 

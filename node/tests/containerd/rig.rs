@@ -29,6 +29,8 @@ pub struct Rig {
     pub client: kube::Client,
     /// The same over HTTPS, which upgrades need.
     pub remote: kube::Client,
+    /// The agent's own server, asked as the API server asks it.
+    pub agent_client: kube::Client,
     pub runtime: Arc<dyn Runtime>,
     pub data_dir: PathBuf,
     _api: Arc<ApiServer>,
@@ -74,6 +76,7 @@ impl Rig {
         let api = ApiServer::start(Memory::new(), api_options).await.expect("the API server starts");
         let client = api.client(User::admin());
         let remote = serve(&api, &ca).await;
+        let agent_client = https_client(&ca, &format!("https://{NODE_IP}:10250"));
         let options = Options {
             serving: Some(ca.sign("node", "system:nodes", &[NODE, NODE_IP])),
             client_ca_pem: ca.pem.clone(),
@@ -88,7 +91,16 @@ impl Rig {
         containerd.import(&archive).await.expect("the image is imported");
         let runtime: Arc<dyn Runtime> = Arc::new(Cri::new(&containerd.socket()));
         let node_client = api.client(User::new(&format!("system:node:{NODE}"), &["system:nodes"]));
-        let rig = Rig { client, remote, runtime, data_dir: data_dir.to_owned(), _api: api, options, agent: Mutex::new(None) };
+        let rig = Rig {
+            client,
+            remote,
+            agent_client,
+            runtime,
+            data_dir: data_dir.to_owned(),
+            _api: api,
+            options,
+            agent: Mutex::new(None),
+        };
         rig.prepare().await;
         rig.start_agent(node_client.clone()).await;
         rig.network().await;
@@ -200,10 +212,8 @@ impl Rig {
 
 /// Serves the API over HTTPS, and returns an administrator's client for it.
 async fn serve(api: &Arc<ApiServer>, ca: &Ca) -> kube::Client {
-    use base64::Engine;
+    use rustls_pki_types::PrivateKeyDer;
     use rustls_pki_types::pem::PemObject;
-    use rustls_pki_types::{CertificateDer, PrivateKeyDer};
-    let ders = |pem: &str| CertificateDer::pem_slice_iter(pem.as_bytes()).collect::<Result<Vec<_>, _>>().expect("certificates");
     let (certificate, key) = ca.sign("apiserver", "none", &[NODE_IP]);
     let mut roots = rustls::RootCertStore::empty();
     ders(&ca.pem).into_iter().for_each(|der| roots.add(der).expect("a root"));
@@ -215,6 +225,17 @@ async fn serve(api: &Arc<ApiServer>, ca: &Ca) -> kube::Client {
     let listener = tokio::net::TcpListener::bind((NODE_IP, 0)).await.expect("a port");
     let url = format!("https://{}", listener.local_addr().expect("an address"));
     tokio::spawn(api.clone().serve(listener, Arc::new(tls), CancellationToken::new()));
+    https_client(ca, &url)
+}
+
+fn ders(pem: &str) -> Vec<rustls_pki_types::CertificateDer<'static>> {
+    use rustls_pki_types::pem::PemObject;
+    rustls_pki_types::CertificateDer::pem_slice_iter(pem.as_bytes()).collect::<Result<Vec<_>, _>>().expect("certificates")
+}
+
+/// A client with an administrator's certificate.
+fn https_client(ca: &Ca, url: &str) -> kube::Client {
+    use base64::Engine;
     let (certificate, key) = ca.sign("kubernetes-admin", "system:masters", &[]);
     let encode = |pem: &str| base64::engine::general_purpose::STANDARD.encode(pem);
     let mut config = kube::Config::new(url.parse().expect("a URL"));

@@ -147,7 +147,11 @@ fn init_containers_go_one_by_one_and_again_in_a_new_sandbox() {
     assert_eq!(planned(&pod, &observed(&[sandbox(0, true)], std::slice::from_ref(&x))), "start y 0");
     assert_eq!(planned(&pod, &observed(&[sandbox(0, true)], &[y.clone(), x.clone()])), "start a 0");
     let main = container("a", 0, 0, ENDED, 137);
-    assert_eq!(planned(&pod, &observed(&[sandbox(0, true)], &[main.clone()])), "start a 1", "init containers may be collected");
+    assert_eq!(
+        planned(&pod, &observed(&[sandbox(0, true)], std::slice::from_ref(&main))),
+        "start a 1",
+        "init containers may be collected"
+    );
     assert_eq!(planned(&pod, &observed(&[sandbox(0, false)], &[main, y, x])), "sandbox 1, start x 1");
     let failed = observed(&[sandbox(0, true)], &[container("x", 0, 0, ENDED, 1)]);
     assert_eq!(planned(&pod, &failed), "start x 1");

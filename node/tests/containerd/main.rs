@@ -4,8 +4,6 @@
 //! and a mount namespace of its own, and in a temporary directory.
 #![allow(clippy::unwrap_used)] // a test fails by it
 
-#![allow(clippy::unwrap_used, reason = "a test without the harness isn't known as one")]
-
 mod cases;
 mod rig;
 

@@ -99,6 +99,10 @@ impl Start {
 
     async fn sandbox(&self, attempt: u32) -> Result<Place, (&'static str, String)> {
         let (context, pod) = (&self.context, &self.pod);
+        if attempt > 0 && self.sandbox_failure.is_none() {
+            let message = "Pod sandbox changed, it will be killed and re-created.";
+            context.recorder.normal(pod, None, "SandboxChanged", message);
+        }
         let config = config::sandbox(pod, attempt, context);
         fs::create_dir_all(&config.log_directory)
             .map_err(|error| ("Failed", format!("failed to make the log directory: {error}")))?;

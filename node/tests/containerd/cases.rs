@@ -454,8 +454,17 @@ async fn a_dead_sandbox_is_made_again(rig: &Rig) {
     let uid = pod.metadata.uid.clone().unwrap();
     let sandbox = rig.runtime.list_sandboxes(Some(&uid)).await.unwrap().remove(0).id;
     rig.runtime.stop_sandbox(&sandbox).await.unwrap();
-    let again = |pod: &Pod| main_status(pod).restart_count == 1 && is_ready(pod);
-    rig.pod_until("revived", "it runs in a new sandbox", again).await;
+    let made = async || {
+        let all = rig.runtime.list_sandboxes(Some(&uid)).await.ok()?;
+        all.iter()
+            .any(|found| found.state == 0 && found.metadata.as_ref().is_some_and(|metadata| metadata.attempt == 1))
+            .then_some(())
+    };
+    rig.until("there is a new sandbox", made).await;
+    // Once, or twice if it was started in the old sandbox while that went away.
+    let again = |pod: &Pod| main_status(pod).restart_count >= 1 && is_ready(pod);
+    rig.pod_until("revived", "it runs again", again).await;
+    rig.event("revived", "SandboxChanged").await;
     let now = rig.runtime.list_sandboxes(Some(&uid)).await.unwrap();
     assert!(now.iter().any(|found| found.id != sandbox && found.metadata.as_ref().unwrap().attempt == 1), "{now:?}");
     rig.delete("revived", 0).await;

@@ -6,10 +6,9 @@ use serde_json::{Map, Value};
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 
-/// Where the facts are: `SLIPWAY_API_FACTS`, or beside the repository.
+/// Where the facts are: `SLIPWAY_API_FACTS`.
 fn facts() -> Option<Value> {
-    let beside = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../shared/facts/kubernetes-1.36-api.json");
-    let path = std::env::var_os("SLIPWAY_API_FACTS").map_or(beside, PathBuf::from);
+    let path = std::env::var_os("SLIPWAY_API_FACTS").map(PathBuf::from).unwrap_or_default();
     match std::fs::read(&path) {
         Ok(bytes) => Some(serde_json::from_slice(&bytes).expect("the facts are JSON")),
         Err(error) => {

@@ -138,6 +138,16 @@ impl Cgroups {
     }
 }
 
+/// Removes the cgroup of a pod whatever node of this machine it is of.
+pub fn remove_everywhere(uid: &str) {
+    let hierarchies = CONTROLLERS.iter().map(|name| Path::new(ROOT).join(name));
+    for hierarchy in hierarchies.chain([PathBuf::from(ROOT), Path::new(ROOT).join("unified")]) {
+        for node in fs::read_dir(hierarchy.join("slipway")).into_iter().flatten().flatten() {
+            remove(&node.path().join(format!("pod{uid}")));
+        }
+    }
+}
+
 fn hand_down(dir: &Path) {
     for controller in ["cpuset", "cpu", "io", "memory", "pids"] {
         let _ = fs::write(dir.join("cgroup.subtree_control"), format!("+{controller}"));

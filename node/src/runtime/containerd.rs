@@ -215,6 +215,9 @@ oom_score = 0
         }
         unmount_below(&dir)?;
         unmount_below(&data_dir.join("pods"))?;
+        for pod in fs::read_dir(data_dir.join("pods")).into_iter().flatten().flatten() {
+            crate::pod::cgroup::remove_everywhere(&pod.file_name().to_string_lossy());
+        }
         match fs::remove_dir_all(&dir) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error),
             _ => Ok(()),

@@ -479,7 +479,7 @@ async fn starting_costs_little_more_than_the_runtime(rig: &Rig) {
         let config = api::PodSandboxConfig {
             metadata: Some(api::PodSandboxMetadata { name: uid.clone(), uid: uid.clone(), namespace: "raw".into(), attempt: 0 }),
             log_directory: rig.data_dir.join("raw").to_string_lossy().into_owned(),
-            linux: Some(api::LinuxPodSandboxConfig { cgroup_parent: format!("/slipway/{NODE}/{uid}"), ..Default::default() }),
+            linux: Some(api::LinuxPodSandboxConfig { cgroup_parent: format!("/slipway/{NODE}/pod{uid}"), ..Default::default() }),
             ..Default::default()
         };
         let started = Instant::now();
@@ -498,6 +498,7 @@ async fn starting_costs_little_more_than_the_runtime(rig: &Rig) {
         rig.runtime.stop_container(&id, Duration::ZERO).await.unwrap();
         rig.runtime.stop_sandbox(&sandbox).await.unwrap();
         rig.runtime.remove_sandbox(&sandbox).await.unwrap();
+        slipway_node::pod::cgroup::Cgroups::detect(NODE).tear_down(&uid);
 
         let name = format!("quick-{round}");
         let started = Instant::now();

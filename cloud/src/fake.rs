@@ -3,7 +3,7 @@
 //! It is stricter than the emulators: tokens are idempotent, machines are pending before they run, capacity and quotas
 //! end, and calls are throttled.
 
-use crate::{Error, Instance, InstanceState, InstanceType, Launch, LoadBalancer, LoadBalancerState, Provider, TAG_OWNER};
+use crate::{Error, Instance, InstanceState, InstanceType, Launch, LoadBalancer, LoadBalancerState, Provider, Subnet, TAG_OWNER};
 use async_trait::async_trait;
 use parking_lot::Mutex;
 use rand::rngs::SmallRng;
@@ -99,6 +99,16 @@ impl Fake {
         self.state.lock().balancers.get(name).cloned()
     }
 
+    /// How many machines there are.
+    pub fn machines(&self) -> usize {
+        self.state.lock().machines.len()
+    }
+
+    /// How many machines were ever bought.
+    pub fn bought(&self) -> u64 {
+        self.state.lock().next_id - 1
+    }
+
     /// How often a call was made, by its name in [`Provider`].
     pub fn calls(&self, name: &str) -> u64 {
         self.state.lock().calls.get(name).copied().unwrap_or(0)
@@ -171,6 +181,20 @@ impl Provider for Fake {
         Ok(state.types.iter().filter(|known| names.contains(&known.name)).cloned().collect())
     }
 
+    /// A subnet's name ends with its zone: `subnet-fake-1a`.
+    async fn subnets(&self, ids: &[String]) -> Result<Vec<Subnet>, Error> {
+        let mut state = self.state.lock();
+        state.begin("subnets")?;
+        let mut ids = ids.to_vec();
+        if ids.is_empty() {
+            ids = state.types.iter().flat_map(|known| &known.zones).map(|zone| format!("subnet-{zone}")).collect();
+            ids.sort();
+            ids.dedup();
+        }
+        let zone = |id: &String| id.strip_prefix("subnet-").map(str::to_owned);
+        Ok(ids.iter().filter_map(|id| Some(Subnet { id: id.clone(), zone: zone(id)? })).collect())
+    }
+
     async fn launch(&self, launch: &Launch) -> Result<Instance, Error> {
         let mut state = self.state.lock();
         state.begin("launch")?;
@@ -235,6 +259,7 @@ mod tests {
             image: "image".into(),
             zone: None,
             subnet: None,
+            spot: false,
             security_groups: vec![],
             instance_profile: None,
             key_name: None,

@@ -25,6 +25,9 @@ pub trait Provider: Send + Sync + 'static {
     /// What is known of these instance types; a name that the cloud doesn't know is left out.
     async fn instance_types(&self, names: &[String]) -> Result<Vec<InstanceType>, Error>;
 
+    /// The subnets with these ids, or with none given the account's default ones.
+    async fn subnets(&self, ids: &[String]) -> Result<Vec<Subnet>, Error>;
+
     /// Starts one machine. The same token never starts a second one.
     async fn launch(&self, launch: &Launch) -> Result<Instance, Error>;
 
@@ -57,6 +60,13 @@ pub struct InstanceType {
     pub zones: Vec<String>,
 }
 
+/// Where in the cloud's network machines can be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Subnet {
+    pub id: String,
+    pub zone: String,
+}
+
 /// Everything that a new machine is started with.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Launch {
@@ -67,6 +77,8 @@ pub struct Launch {
     pub image: String,
     pub zone: Option<String>,
     pub subnet: Option<String>,
+    /// Cheaper, and taken back by the cloud when it likes.
+    pub spot: bool,
     pub security_groups: Vec<String>,
     pub instance_profile: Option<String>,
     pub key_name: Option<String>,
@@ -117,6 +129,7 @@ pub struct LoadBalancer {
     /// The Service's UID.
     pub owner: String,
     pub internal: bool,
+    /// None: the account's default ones.
     pub subnets: Vec<String>,
     pub listeners: Vec<Listener>,
     /// Instance ids.

@@ -11,7 +11,7 @@ use tracing::{debug, warn};
 
 use crate::{
     caches::Caches,
-    plan::{Create, Delete, DeleteCollection, EventKind, Patch, Plan, Replace, Step},
+    plan::{Create, Delete, DeleteCollection, EventKind, Evict, Patch, Plan, Replace, Step},
     recorder::{Happening, Recorder},
     resource::{Key, Resource},
 };
@@ -92,6 +92,10 @@ impl Writer {
                 Step::Replace(replace) => {
                     let done = self.replace(replace).await;
                     outcome.add(done);
+                }
+                Step::Evict(evict) => {
+                    let done = self.evict(evict).await;
+                    outcome.add((done, None));
                 }
                 Step::Event(event) => {
                     self.tell(component, *event.regarding, event.kind, event.reason, event.message);
@@ -182,6 +186,23 @@ impl Writer {
                 }
                 (done, None)
             }
+        }
+    }
+
+    async fn evict(&self, evict: Evict) -> Done {
+        let eviction = json!({
+            "apiVersion": "policy/v1",
+            "kind": "Eviction",
+            "metadata": {"namespace": evict.key.namespace, "name": evict.key.name},
+            "deleteOptions": {"preconditions": {"uid": evict.uid}},
+        });
+        use crate::resource::Object;
+        let uri = slipway_api::core::Pod::resource().path(&evict.key, Some("eviction"));
+        match self.send(Method::POST, uri, "application/json", &eviction).await {
+            Ok(_) => Done::Yes,
+            // Its budget forbids it now, or it is gone: both are seen by who looks again.
+            Err(kube::Error::Api(status)) if matches!(status.code, 404 | 429) => Done::Yes,
+            Err(error) => classify(error, "FailedEviction"),
         }
     }
 

@@ -1,6 +1,6 @@
 //! Which kinds are watched, and how much of them. One line a kind.
 
-use slipway_api::{apps, batch, certificates, coordination, core, discovery, policy};
+use slipway_api::{apps, batch, certificates, coordination, core, discovery, policy, slipway};
 
 use crate::{
     cache::{AnyCache, Cache},
@@ -66,5 +66,8 @@ caches! {
     controller_revisions: apps::ControllerRevision, ALL, None;
     jobs: batch::Job, ALL, None;
     pod_disruption_budgets: policy::PodDisruptionBudget, ALL, None;
+    node_classes: slipway::NodeClass, ALL, None;
+    node_pools: slipway::NodePool, ALL, None;
+    machines: slipway::Machine, ALL, None;
     certificate_signing_requests: certificates::CertificateSigningRequest, ALL, None;
 }

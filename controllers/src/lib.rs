@@ -6,6 +6,7 @@
 pub mod apply;
 pub mod cache;
 pub mod caches;
+pub mod cloud;
 pub mod plan;
 pub mod queue;
 pub mod recorder;
@@ -50,6 +51,7 @@ use crate::{
     caches::Caches,
     recorder::Recorder,
     reflect::Collection,
+    resource::Resource,
     run::{Controller, Running},
 };
 
@@ -136,9 +138,9 @@ pub async fn run(client: kube::Client, options: Options, shutdown: CancellationT
     let writer = Arc::new(Writer { client: client.clone(), recorder });
 
     let mut tasks = tokio::task::JoinSet::new();
-    start_caches(&client, &caches, &mut tasks, &shutdown);
+    start_caches(&client, &caches, |_| true, &mut tasks, &shutdown);
     tasks.spawn(monitor.run(shutdown.clone()));
-    if shutdown.run_until_cancelled(synced(&caches)).await.is_some() {
+    if shutdown.run_until_cancelled(synced(&caches, |_| true)).await.is_some() {
         info!(controllers = running.len(), "the caches are filled; the controllers start");
         for one in running {
             tasks.spawn(one.work(caches.clone(), writer.clone(), shutdown.clone()));
@@ -148,8 +150,18 @@ pub async fn run(client: kube::Client, options: Options, shutdown: CancellationT
     Ok(())
 }
 
-fn start_caches(client: &kube::Client, caches: &Arc<Caches>, tasks: &mut tokio::task::JoinSet<()>, shutdown: &CancellationToken) {
+/// Watches the kinds that `wanted` chooses.
+fn start_caches(
+    client: &kube::Client,
+    caches: &Arc<Caches>,
+    wanted: fn(&Resource) -> bool,
+    tasks: &mut tokio::task::JoinSet<()>,
+    shutdown: &CancellationToken,
+) {
     for (index, (cache, selection)) in caches.all().into_iter().enumerate() {
+        if !wanted(cache.resource()) {
+            continue;
+        }
         let collection = Collection {
             path: cache.resource().collection(selection.namespace),
             field_selector: selection.field_selector,
@@ -163,8 +175,8 @@ fn start_caches(client: &kube::Client, caches: &Arc<Caches>, tasks: &mut tokio::
     }
 }
 
-async fn synced(caches: &Caches) {
-    for (cache, _) in caches.all() {
+async fn synced(caches: &Caches, wanted: fn(&Resource) -> bool) {
+    for (cache, _) in caches.all().into_iter().filter(|(cache, _)| wanted(cache.resource())) {
         let _ = cache.synced().wait_for(|synced| *synced).await;
     }
 }

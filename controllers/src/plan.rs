@@ -21,6 +21,7 @@ pub enum Step {
     DeleteCollection(DeleteCollection),
     Patch(Patch),
     Replace(Replace),
+    Evict(Evict),
     Event(Event),
 }
 
@@ -45,6 +46,13 @@ pub struct Delete {
     pub propagation: Option<&'static str>,
     pub why: &'static str,
     pub tell: Option<Box<ObjectReference>>,
+}
+
+/// Asks for a pod to go as far as its disruption budget allows; a refusal is no failure, only a reason to ask again.
+#[derive(Clone, Debug)]
+pub struct Evict {
+    pub key: Key,
+    pub uid: String,
 }
 
 /// Deletes all objects of one kind in a namespace.
@@ -145,6 +153,10 @@ impl Step {
     pub fn delete_for<K: Object>(object: &K, owner: ObjectReference, why: &'static str) -> Step {
         let Step::Delete(delete) = Step::delete(object, why) else { unreachable!("delete makes a Delete") };
         Step::Delete(Delete { tell: Some(Box::new(owner)), ..delete })
+    }
+
+    pub fn evict(pod: &slipway_api::core::Pod) -> Step {
+        Step::Evict(Evict { key: pod.key(), uid: pod.uid().to_owned() })
     }
 
     pub fn event(regarding: &impl Object, reason: &'static str, message: impl Into<String>) -> Step {
@@ -263,6 +275,7 @@ impl fmt::Display for Step {
             Step::Replace(replace) => {
                 write!(f, "replace {} {}/{}", replace.resource.kind, replace.key, replace.subresource)
             }
+            Step::Evict(evict) => write!(f, "evict Pod {}", evict.key),
             Step::Event(event) => write!(f, "event {:?} {}: {}", event.kind, event.reason, event.message),
         }
     }

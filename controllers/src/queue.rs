@@ -33,6 +33,10 @@ impl Queue {
         self.changed.notify_one();
     }
 
+    pub fn extend(&self, keys: impl IntoIterator<Item = Key>) {
+        keys.into_iter().for_each(|key| self.add(key));
+    }
+
     /// Adds the key after `delay`, or earlier if that was asked for before.
     pub fn add_after(&self, key: Key, delay: Duration) {
         let at = Instant::now() + delay;

@@ -179,6 +179,7 @@ impl World {
             Step::Replace(replace) => {
                 self.store(&replace.resource, replace.object.clone());
             }
+            Step::Evict(evict) => self.take(&slipway_api::core::Pod::resource(), &evict.key),
             Step::Event(_) => {}
         }
     }

@@ -21,14 +21,21 @@ impl Ec2 {
         };
         let arn = balancer.load_balancer_arn().unwrap_or_default();
         let listeners = self.listeners(arn).await?;
+        let mut groups = BTreeSet::new();
         for listener in &wanted.listeners {
             let group = self.ensure_target_group(wanted, listener, balancer.vpc_id()).await?;
             self.ensure_targets(&group, listener, &wanted.targets).await?;
-            if !listeners.iter().any(|have| is_same(have, listener)) {
-                self.create_listener(arn, &group, listener, wanted).await?;
+            match listeners.iter().find(|have| is_same(have, listener)) {
+                None => self.create_listener(arn, &group, listener, wanted).await?,
+                Some(have) if leads_to(have, &group) => {}
+                Some(have) => self.lead_to(have, &group).await?,
             }
+            groups.insert(group);
         }
-        self.remove_unwanted(wanted, &listeners).await?;
+        for unwanted in listeners.iter().filter(|have| !wanted.listeners.iter().any(|want| is_same(have, want))) {
+            self.delete_listener(unwanted).await?;
+        }
+        self.delete_groups(&wanted.name, &groups).await?;
         Ok(LoadBalancerState {
             hostname: balancer.dns_name().map(str::to_owned),
             ip: None,
@@ -47,6 +54,10 @@ impl Ec2 {
     }
 
     async fn create_balancer(&self, wanted: &LoadBalancer) -> Result<ElbBalancer, Error> {
+        let mut subnets = wanted.subnets.clone();
+        if subnets.is_empty() {
+            subnets = self.describe_subnets(&[]).await?.into_iter().map(|subnet| subnet.id).collect();
+        }
         let scheme = if wanted.internal { LoadBalancerSchemeEnum::Internal } else { LoadBalancerSchemeEnum::InternetFacing };
         let answer = self
             .elb
@@ -54,7 +65,7 @@ impl Ec2 {
             .name(&wanted.name)
             .r#type(LoadBalancerTypeEnum::Network)
             .scheme(scheme)
-            .set_subnets(Some(wanted.subnets.clone()))
+            .set_subnets(Some(subnets))
             .set_tags(Some(self.tags(wanted)))
             .send()
             .await
@@ -149,15 +160,31 @@ impl Ec2 {
         Ok(())
     }
 
-    /// Removes the listeners that the Service has no port for any more, then their target groups.
-    async fn remove_unwanted(&self, wanted: &LoadBalancer, have: &[ElbListener]) -> Result<(), Error> {
-        for listener in have.iter().filter(|have| !wanted.listeners.iter().any(|want| is_same(have, want))) {
-            if let Some(arn) = listener.listener_arn() {
-                self.elb.delete_listener().listener_arn(arn).send().await.map_err(|error| classify(&error))?;
-            }
-            for group in listener.default_actions().iter().filter_map(|action| action.target_group_arn()) {
-                self.elb.delete_target_group().target_group_arn(group).send().await.map_err(|error| classify(&error))?;
-            }
+    /// The Service's port has another node port than before.
+    async fn lead_to(&self, listener: &ElbListener, group: &str) -> Result<(), Error> {
+        let forward = Action::builder().r#type(ActionTypeEnum::Forward).target_group_arn(group).build();
+        let call = self.elb.modify_listener().set_listener_arn(listener.listener_arn().map(str::to_owned));
+        call.default_actions(forward).send().await.map(|_| ()).map_err(|error| classify(&error))
+    }
+
+    async fn delete_listener(&self, listener: &ElbListener) -> Result<(), Error> {
+        let call = self.elb.delete_listener().set_listener_arn(listener.listener_arn().map(str::to_owned));
+        gone_is_fine(call.send().await.map(|_| ()).map_err(|error| classify(&error)))
+    }
+
+    /// Deletes the balancer's target groups but those to keep. They are found by their names: one whose listener is gone
+    /// already is not bound to the balancer any more.
+    async fn delete_groups(&self, balancer: &str, keep: &BTreeSet<String>) -> Result<(), Error> {
+        let mut pages = self.elb.describe_target_groups().into_paginator().send();
+        let mut groups = vec![];
+        while let Some(page) = pages.next().await {
+            let page = page.map_err(|error| classify(&error))?;
+            let ours = page.target_groups().iter().filter(|group| is_group_of(balancer, group.target_group_name().unwrap_or("")));
+            groups.extend(ours.filter_map(|group| group.target_group_arn().map(str::to_owned)));
+        }
+        for group in groups.into_iter().filter(|group| !keep.contains(group)) {
+            let call = self.elb.delete_target_group().target_group_arn(group);
+            gone_is_fine(call.send().await.map(|_| ()).map_err(|error| classify(&error)))?;
         }
         Ok(())
     }
@@ -194,18 +221,24 @@ impl Ec2 {
     pub(crate) async fn delete_balancer(&self, name: &str) -> Result<(), Error> {
         let Some(balancer) = self.find_balancer(name).await? else { return Ok(()) };
         let arn = balancer.load_balancer_arn().unwrap_or_default();
-        let mut groups = vec![];
         for listener in self.listeners(arn).await? {
-            groups.extend(listener.default_actions().iter().filter_map(|action| action.target_group_arn()).map(str::to_owned));
-            if let Some(arn) = listener.listener_arn() {
-                self.elb.delete_listener().listener_arn(arn).send().await.map_err(|error| classify(&error))?;
-            }
+            self.delete_listener(&listener).await?;
         }
-        for group in groups {
-            self.elb.delete_target_group().target_group_arn(group).send().await.map_err(|error| classify(&error))?;
-        }
-        self.elb.delete_load_balancer().load_balancer_arn(arn).send().await.map(|_| ()).map_err(|error| classify(&error))
+        self.delete_groups(name, &BTreeSet::new()).await?;
+        let call = self.elb.delete_load_balancer().load_balancer_arn(arn);
+        gone_is_fine(call.send().await.map(|_| ()).map_err(|error| classify(&error)))
     }
+}
+
+fn gone_is_fine(outcome: Result<(), Error>) -> Result<(), Error> {
+    match outcome {
+        Err(Error::Gone(_)) => Ok(()),
+        outcome => outcome,
+    }
+}
+
+fn leads_to(listener: &ElbListener, group: &str) -> bool {
+    listener.default_actions().iter().any(|action| action.target_group_arn() == Some(group))
 }
 
 fn is_same(have: &ElbListener, want: &Listener) -> bool {
@@ -219,9 +252,36 @@ fn protocol(protocol: Protocol) -> ProtocolEnum {
     }
 }
 
-/// At most 32 characters, as ELBv2 wants, and unique by node port: a changed node port is a new group.
+/// A target group's name is the balancer's, as far as there is room in ELBv2's 32 characters, and this many are always
+/// left for the protocol and the node port: a changed node port is a new group.
+const GROUP_TAIL_LENGTH: usize = "-t-32767".len();
+
+fn group_head(balancer: &str) -> String {
+    balancer.chars().take(32 - GROUP_TAIL_LENGTH).collect()
+}
+
 fn group_name(balancer: &str, listener: &Listener) -> String {
-    let tail = format!("-{}-{}", if listener.protocol == Protocol::Tcp { "t" } else { "u" }, listener.node_port);
-    let head: String = balancer.chars().take(32 - tail.len()).collect();
-    format!("{head}{tail}")
+    let protocol = if listener.protocol == Protocol::Tcp { "t" } else { "u" };
+    format!("{}-{protocol}-{}", group_head(balancer), listener.node_port)
+}
+
+fn is_group_of(balancer: &str, group: &str) -> bool {
+    let tail = group.strip_prefix(&group_head(balancer));
+    let port = tail.and_then(|tail| tail.strip_prefix("-t-").or_else(|| tail.strip_prefix("-u-")));
+    port.is_some_and(|port| port.parse::<u16>().is_ok())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn target_groups_are_told_apart_by_their_names() {
+        let listener = Listener { port: 443, protocol: Protocol::Udp, node_port: 32767 };
+        let name = group_name("a0123456789abcdef0123456789abcde", &listener);
+        assert_eq!(name, "a0123456789abcdef0123456-u-32767");
+        assert!(is_group_of("a0123456789abcdef0123456789abcde", &name));
+        assert!(is_group_of("web", "web-t-30080"));
+        assert!(!is_group_of("web", "web-2-t-30080") && !is_group_of("web", "web-t-x") && !is_group_of("web", "other-t-30080"));
+    }
 }

@@ -8,7 +8,7 @@ mod machines;
 use async_trait::async_trait;
 use aws_config::{BehaviorVersion, Region};
 use aws_credential_types::Credentials;
-use slipway_cloud::{Error, Instance, InstanceType, Launch, LoadBalancer, LoadBalancerState, Provider};
+use slipway_cloud::{Error, Instance, InstanceType, Launch, LoadBalancer, LoadBalancerState, Provider, Subnet};
 
 /// Where and as whom the cloud is asked.
 #[derive(Debug, Clone)]
@@ -52,6 +52,9 @@ impl Provider for Ec2 {
     }
     async fn instance_types(&self, names: &[String]) -> Result<Vec<InstanceType>, Error> {
         self.describe_types(names).await
+    }
+    async fn subnets(&self, ids: &[String]) -> Result<Vec<Subnet>, Error> {
+        self.describe_subnets(ids).await
     }
     async fn launch(&self, launch: &Launch) -> Result<Instance, Error> {
         self.run_instance(launch).await

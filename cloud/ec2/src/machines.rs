@@ -3,11 +3,11 @@
 use crate::Ec2;
 use crate::error::classify;
 use aws_sdk_ec2::types::{
-    Filter, IamInstanceProfileSpecification, Instance as Ec2Instance, InstanceStateName, Placement, ResourceType, Tag,
-    TagSpecification,
+    Filter, IamInstanceProfileSpecification, Instance as Ec2Instance, InstanceMarketOptionsRequest, InstanceStateName,
+    MarketType, Placement, ResourceType, Tag, TagSpecification,
 };
 use base64::Engine;
-use slipway_cloud::{Error, Instance, InstanceState, Launch, TAG_CLUSTER, TAG_OWNER};
+use slipway_cloud::{Error, Instance, InstanceState, Launch, Subnet, TAG_CLUSTER, TAG_OWNER};
 
 impl Ec2 {
     /// EC2 remembers a client token for as long as the instance lives, so that the same one never starts a second. The
@@ -16,14 +16,13 @@ impl Ec2 {
         if let Some(instance) = self.find(TAG_OWNER, &launch.token).await?.into_iter().next() {
             return Ok(instance);
         }
-        let tags = launch.tags.iter().map(|(key, value)| Tag::builder().key(key).value(value).build());
-        let specification = TagSpecification::builder()
-            .resource_type(ResourceType::Instance)
-            .set_tags(Some(tags.collect()))
-            .tags(Tag::builder().key("Name").value(&launch.name).build())
-            .tags(Tag::builder().key(TAG_CLUSTER).value(&self.cluster).build())
-            .tags(Tag::builder().key(TAG_OWNER).value(&launch.token).build())
-            .build();
+        let mut tags = launch.tags.clone();
+        tags.insert("Name".into(), launch.name.clone());
+        tags.insert(TAG_CLUSTER.into(), self.cluster.clone());
+        tags.insert(TAG_OWNER.into(), launch.token.clone());
+        let tags = tags.iter().map(|(key, value)| Tag::builder().key(key).value(value).build()).collect();
+        let specification = TagSpecification::builder().resource_type(ResourceType::Instance).set_tags(Some(tags)).build();
+        let market = InstanceMarketOptionsRequest::builder().market_type(MarketType::Spot).build();
         let zone = launch.zone.as_ref().map(|zone| Placement::builder().availability_zone(zone).build());
         let profile = launch.instance_profile.as_ref().map(|name| IamInstanceProfileSpecification::builder().name(name).build());
         let answer = self
@@ -40,6 +39,7 @@ impl Ec2 {
             .set_key_name(launch.key_name.clone())
             .set_placement(zone)
             .set_iam_instance_profile(profile)
+            .set_instance_market_options(launch.spot.then_some(market))
             .tag_specifications(specification)
             .send()
             .await
@@ -68,6 +68,22 @@ impl Ec2 {
             found.extend(page.reservations().iter().flat_map(|reservation| reservation.instances()).map(instance));
         }
         found.retain(|instance: &Instance| instance.state != InstanceState::Terminated);
+        Ok(found)
+    }
+
+    pub(crate) async fn describe_subnets(&self, ids: &[String]) -> Result<Vec<Subnet>, Error> {
+        let default = Filter::builder().name("default-for-az").values("true").build();
+        let call = self.ec2.describe_subnets();
+        let call = if ids.is_empty() { call.filters(default) } else { call.set_subnet_ids(Some(ids.to_vec())) };
+        let mut pages = call.into_paginator().send();
+        let mut found = vec![];
+        while let Some(page) = pages.next().await {
+            let page = page.map_err(|error| classify(&error))?;
+            let read = |subnet: &aws_sdk_ec2::types::Subnet| {
+                Some(Subnet { id: subnet.subnet_id()?.to_owned(), zone: subnet.availability_zone()?.to_owned() })
+            };
+            found.extend(page.subnets().iter().filter_map(read));
+        }
         Ok(found)
     }
 

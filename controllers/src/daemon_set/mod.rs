@@ -1,6 +1,6 @@
 //! DaemonSet: one pod on each node that fits, as nodes come and go.
 
-mod placement;
+pub(crate) mod placement;
 mod revision;
 #[cfg(test)]
 mod tests;

@@ -2,7 +2,9 @@
 
 use slipway_api::{
     apps::DaemonSet,
-    core::{Affinity, Node, NodeAffinity, NodeSelector, NodeSelectorRequirement, NodeSelectorTerm, Pod, Taint, Toleration},
+    core::{
+        Affinity, Node, NodeAffinity, NodeSelector, NodeSelectorRequirement, NodeSelectorTerm, Pod, PodSpec, Taint, Toleration,
+    },
     selector::{Operator, Requirement},
     toleration::first_untolerated,
 };
@@ -37,12 +39,7 @@ pub fn relevant(node: &Node) -> impl PartialEq + use<> {
 pub fn fit(set: &DaemonSet, node: &Node) -> Fit {
     let spec = set.spec.template.spec.clone().unwrap_or_default();
     let named = spec.node_name.as_deref().is_none_or(|name| name.is_empty() || name == node.name());
-    let selected = spec.node_selector.iter().flatten().all(|(name, value)| node.label(name) == Some(value));
-    let required = spec
-        .affinity
-        .and_then(|affinity| affinity.node_affinity?.required_during_scheduling_ignored_during_execution)
-        .is_none_or(|required| required.node_selector_terms.iter().any(|term| holds(term, node)));
-    if !(named && selected && required) {
+    if !(named && selects(&spec, node)) {
         return Fit { should_run: false, may_stay: false };
     }
     let taints: &[Taint] = node.spec.as_ref().and_then(|spec| spec.taints.as_deref()).unwrap_or(&[]);
@@ -51,6 +48,14 @@ pub fn fit(set: &DaemonSet, node: &Node) -> Fit {
         should_run: first_untolerated(taints, &tolerations, &["NoSchedule", "NoExecute"]).is_none(),
         may_stay: first_untolerated(taints, &tolerations, &["NoExecute"]).is_none(),
     }
+}
+
+/// Whether the pod's node selector and required node affinity let it onto the node.
+pub fn selects(spec: &PodSpec, node: &Node) -> bool {
+    let selected = spec.node_selector.iter().flatten().all(|(name, value)| node.label(name) == Some(value));
+    let affinity = spec.affinity.as_ref().and_then(|affinity| affinity.node_affinity.as_ref());
+    let required = affinity.and_then(|affinity| affinity.required_during_scheduling_ignored_during_execution.as_ref());
+    selected && required.is_none_or(|required| required.node_selector_terms.iter().any(|term| holds(term, node)))
 }
 
 fn holds(term: &NodeSelectorTerm, node: &Node) -> bool {

@@ -21,6 +21,10 @@ impl Ec2 {
         };
         let arn = balancer.load_balancer_arn().unwrap_or_default();
         let listeners = self.listeners(arn).await?;
+        // First, because a port has one listener: one whose protocol changes makes room for its successor.
+        for unwanted in listeners.iter().filter(|have| !wanted.listeners.iter().any(|want| is_same(have, want))) {
+            self.delete_listener(unwanted).await?;
+        }
         let mut groups = BTreeSet::new();
         for listener in &wanted.listeners {
             let group = self.ensure_target_group(wanted, listener, balancer.vpc_id()).await?;
@@ -31,9 +35,6 @@ impl Ec2 {
                 Some(have) => self.lead_to(have, &group).await?,
             }
             groups.insert(group);
-        }
-        for unwanted in listeners.iter().filter(|have| !wanted.listeners.iter().any(|want| is_same(have, want))) {
-            self.delete_listener(unwanted).await?;
         }
         self.delete_groups(&wanted.name, &groups).await?;
         Ok(LoadBalancerState {
@@ -219,7 +220,10 @@ impl Ec2 {
 
     /// The balancer goes last: as long as it is there, the sweep finds what belongs to it.
     pub(crate) async fn delete_balancer(&self, name: &str) -> Result<(), Error> {
-        let Some(balancer) = self.find_balancer(name).await? else { return Ok(()) };
+        let Some(balancer) = self.find_balancer(name).await? else {
+            // Whoever deleted the balancer may have left the groups.
+            return self.delete_groups(name, &BTreeSet::new()).await;
+        };
         let arn = balancer.load_balancer_arn().unwrap_or_default();
         for listener in self.listeners(arn).await? {
             self.delete_listener(&listener).await?;

@@ -28,6 +28,8 @@ pub enum Command {
     Scheduler(Component),
     /// Runs the controllers.
     Controllers(Controllers),
+    /// Runs the cloud controller: it buys machines and load balancers, and gives them back.
+    Cloud(Cloud),
     /// Runs a node: pods on containerd, the service proxy and the cluster's DNS.
     Node(Node),
     /// Runs the service proxy alone.
@@ -57,12 +59,44 @@ pub struct Up {
     /// How long a simulated pod takes to start, as `500ms`.
     #[arg(long, default_value = "300ms", value_parser = duration)]
     pub simulated_start: Duration,
-    /// The address at which pods and other nodes reach the API. By default an address of this machine alone.
+    /// The address at which pods and other nodes reach the API. By default the one that it listens at, or with a
+    /// wildcard the one by which this machine reaches others; with loopback an address of this machine alone.
     #[arg(long)]
     pub advertise_address: Option<IpAddr>,
     /// The node's name; by default the host name.
     #[arg(long)]
     pub node_name: Option<String>,
+    #[command(flatten)]
+    pub grace: Grace,
+    #[command(flatten)]
+    pub cloud: CloudFlags,
+}
+
+/// When a node counts as lost.
+#[derive(Debug, Clone, Copy, Args)]
+pub struct Grace {
+    /// So long a node may be silent before it is marked NotReady. Agents report every 10 s.
+    #[arg(long, default_value = "40s", value_parser = duration)]
+    pub node_monitor_grace_period: Duration,
+}
+
+/// Where machines and load balancers come from. Without `--cloud` nothing is ever bought.
+#[derive(Debug, Clone, Args)]
+pub struct CloudFlags {
+    /// The cloud that machines and load balancers come from.
+    #[arg(long, value_parser = ["ec2"])]
+    pub cloud: Option<String>,
+    /// Another address for the cloud's API, as an emulator's `http://127.0.0.1:5000`.
+    #[arg(long)]
+    pub cloud_endpoint: Option<String>,
+    #[arg(long, default_value = "us-east-1")]
+    pub cloud_region: String,
+    /// What tells this cluster's machines from others' in the same account.
+    #[arg(long, default_value = "slipway")]
+    pub cluster_name: String,
+    /// The API address that new machines join at, as `https://10.0.0.5:6443`; `up` takes the advertised one by itself.
+    #[arg(long)]
+    pub join_server: Option<String>,
 }
 
 #[derive(Debug, Args)]
@@ -104,6 +138,19 @@ pub struct Controllers {
     /// The directory that holds ca.crt and ca.key, for signing certificate requests.
     #[arg(long)]
     pub pki_dir: Option<PathBuf>,
+    #[command(flatten)]
+    pub grace: Grace,
+}
+
+#[derive(Debug, Args)]
+pub struct Cloud {
+    #[command(flatten)]
+    pub component: Component,
+    #[command(flatten)]
+    pub flags: CloudFlags,
+    /// The cluster's CA, which new machines are given.
+    #[arg(long)]
+    pub ca: PathBuf,
 }
 
 #[derive(Debug, Args)]

@@ -42,6 +42,7 @@ async fn run(cli: Cli) -> Result<()> {
         Command::Apiserver(flags) => server::run(flags, shutdown).await,
         Command::Scheduler(flags) => parts::scheduler(flags, shutdown).await,
         Command::Controllers(flags) => parts::controllers(flags, shutdown).await,
+        Command::Cloud(flags) => parts::cloud(flags, shutdown).await,
         Command::Node(flags) => parts::node(flags, shutdown).await,
         Command::Proxy(flags) => parts::proxy(flags, shutdown).await,
     }

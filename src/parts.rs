@@ -4,7 +4,9 @@ use crate::cli;
 use crate::pki::Identity;
 use crate::server::{CLUSTER_DNS, POD_CIDR, SERVICE_CIDR};
 use anyhow::{Context, Result};
+use std::net::IpAddr;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
@@ -54,15 +56,16 @@ pub async fn controllers(flags: cli::Controllers, shutdown: CancellationToken) -
         None => None,
     };
     let root = ca.as_ref().map(|ca| ca.cert_pem.clone()).unwrap_or_default();
-    let options = controller_options(ca.as_ref(), &root);
+    let options = controller_options(ca.as_ref(), &root, flags.grace);
     run_controllers(client(&flags.component.kubeconfig).await?, options, shutdown).await
 }
 
-pub fn controller_options(ca: Option<&Identity>, root_ca_pem: &str) -> slipway_controllers::Options {
+pub fn controller_options(ca: Option<&Identity>, root_ca_pem: &str, grace: cli::Grace) -> slipway_controllers::Options {
     slipway_controllers::Options {
         cluster_ca: ca.map(|ca| (ca.cert_pem.clone(), ca.key_pem.clone())),
         root_ca_pem: root_ca_pem.to_owned(),
         pod_cidr: POD_CIDR.to_owned(),
+        node_monitor_grace_period: grace.node_monitor_grace_period,
         ..slipway_controllers::Options::default()
     }
 }
@@ -78,6 +81,26 @@ pub async fn run_controllers(
 pub async fn run_simulated(client: kube::Client, count: usize, start: Duration, shutdown: CancellationToken) -> Result<()> {
     let options = slipway_node::simulated::Options { count, start_latency: start, ..Default::default() };
     Ok(slipway_node::simulated::run(client, options, shutdown).await?)
+}
+
+pub async fn cloud(flags: cli::Cloud, shutdown: CancellationToken) -> Result<()> {
+    let ca = std::fs::read_to_string(&flags.ca).with_context(|| format!("reading {}", flags.ca.display()))?;
+    run_cloud(client(&flags.component.kubeconfig).await?, flags.flags, ca, shutdown).await
+}
+
+pub async fn run_cloud(client: kube::Client, flags: cli::CloudFlags, ca_pem: String, shutdown: CancellationToken) -> Result<()> {
+    anyhow::ensure!(flags.cloud.is_some(), "which cloud? --cloud ec2");
+    let options = slipway_controllers::cloud::Options {
+        cluster: flags.cluster_name.clone(),
+        join_server: flags.join_server.context("new machines need an address to join at: --join-server")?,
+        ca_pem,
+        ..Default::default()
+    };
+    let account =
+        slipway_cloud_ec2::Options { region: flags.cloud_region, endpoint: flags.cloud_endpoint, cluster: flags.cluster_name };
+    let provider: Arc<dyn slipway_cloud::Provider> = Arc::new(slipway_cloud_ec2::Ec2::connect(account).await);
+    slipway_controllers::cloud::run(client, provider, options, shutdown).await;
+    Ok(())
 }
 
 pub async fn proxy(flags: cli::Proxy, shutdown: CancellationToken) -> Result<()> {
@@ -131,6 +154,8 @@ pub async fn run_node(client: kube::Client, wiring: NodeWiring, shutdown: Cancel
 /// `slipway node`: joins with a token, or runs with a kubeconfig of its own.
 pub async fn node(flags: cli::Node, shutdown: CancellationToken) -> Result<()> {
     use slipway_node::bootstrap::{Join, join, rotate};
+    std::fs::create_dir_all(&flags.data_dir).with_context(|| format!("creating {}", flags.data_dir.display()))?;
+    let _lock = crate::up::lock(&flags.data_dir)?;
     let name = flags.node_name.clone().map_or_else(host_name, Ok)?;
     let ip = match flags.node_ip {
         Some(ip) => ip,
@@ -163,7 +188,7 @@ pub async fn node(flags: cli::Node, shutdown: CancellationToken) -> Result<()> {
 }
 
 /// The address from which this machine reaches the API server: no packet is sent for that.
-fn outward_address(server: Option<&str>) -> Result<std::net::IpAddr> {
+pub fn outward_address(server: Option<&str>) -> Result<IpAddr> {
     let host = server.and_then(|server| server.strip_prefix("https://")).unwrap_or("192.0.2.1:443");
     let socket = std::net::UdpSocket::bind("0.0.0.0:0")?;
     socket.connect(host.trim_end_matches('/')).context("finding this node's address: name it with --node-ip")?;

@@ -85,10 +85,12 @@ async fn database(flags: &cli::Up, data_dir: &Path) -> Result<(Option<Private>, 
     Ok((Some(private), url))
 }
 
-/// Where pods and nodes reach the API. On a machine that is a node it is an address of the machine's own.
+/// Where pods and nodes reach the API. Where it listens everywhere, it is the address by which the machine reaches others;
+/// on a machine that is a node, else, an address of the machine's own.
 fn advertised(flags: &cli::Up) -> Result<Option<SocketAddr>> {
     let port = flags.listen.port();
-    if let Some(ip) = flags.advertise_address {
+    let outward = || flags.listen.ip().is_unspecified().then(|| parts::outward_address(None).ok()).flatten();
+    if let Some(ip) = flags.advertise_address.or_else(outward) {
         return Ok(Some(SocketAddr::new(ip, port)));
     }
     if flags.nodes == 0 {
@@ -164,11 +166,18 @@ fn start_parts(
     running.push(keep_running("scheduler", stop.clone(), move |stop| parts::run_scheduler(scheduler.clone(), stop)));
 
     let controllers = client("system:kube-controller-manager", &[]);
-    let options = parts::controller_options(Some(&pki.ca), &pki.ca.cert_pem);
+    let options = parts::controller_options(Some(&pki.ca), &pki.ca.cert_pem, flags.grace);
     running.push(keep_running("controllers", stop.clone(), move |stop| {
         parts::run_controllers(controllers.clone(), options.clone(), stop)
     }));
 
+    if flags.cloud.cloud.is_some() {
+        let (cloud, ca) = (client("system:cloud-controller-manager", &[]), pki.ca.cert_pem.clone());
+        let cloud_flags = cli::CloudFlags { join_server: Some(join_server(flags, advertise)?), ..flags.cloud.clone() };
+        running.push(keep_running("cloud", stop.clone(), move |stop| {
+            parts::run_cloud(cloud.clone(), cloud_flags.clone(), ca.clone(), stop)
+        }));
+    }
     if flags.nodes > 0 {
         running.push(start_node(flags, data_dir, api, pki, advertise, stop)?);
     }
@@ -180,6 +189,17 @@ fn start_parts(
         }));
     }
     Ok(running)
+}
+
+/// Where machines that are bought join: an address that others than this machine reach.
+fn join_server(flags: &cli::Up, advertise: Option<SocketAddr>) -> Result<String> {
+    if let Some(server) = &flags.cloud.join_server {
+        return Ok(server.clone());
+    }
+    let reached = advertise.filter(|address| !address.ip().is_loopback() && address.ip().to_string() != LOCAL_ADDRESS);
+    let address =
+        reached.context("new machines could not reach the API: --listen 0.0.0.0:6443, --advertise-address or --join-server")?;
+    Ok(format!("https://{address}"))
 }
 
 fn start_node(

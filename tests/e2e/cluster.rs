@@ -155,9 +155,12 @@ impl Cluster {
         lines[lines.len().saturating_sub(40)..].join("\n")
     }
 
+    pub fn pid(&self) -> u32 {
+        self.child.as_ref().expect("the cluster runs").id()
+    }
+
     pub fn signal(&self, signal: nix::sys::signal::Signal) {
-        let pid = self.child.as_ref().expect("the cluster runs").id();
-        nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid as i32), signal).expect("the process is ours");
+        nix::sys::signal::kill(nix::unistd::Pid::from_raw(self.pid() as i32), signal).expect("the process is ours");
     }
 
     /// Waits until the process has ended, and says how long it took.

@@ -33,6 +33,8 @@ struct State {
     quota: usize,
     /// Ticks between a launch and `Running`.
     boot_ticks: u64,
+    /// Ticks between `Stopping` and gone.
+    stop_ticks: u64,
     now: u64,
     next_id: u64,
     machines: BTreeMap<String, Machine>,
@@ -45,6 +47,8 @@ struct Machine {
     token: String,
     launch: Launch,
     launched: u64,
+    /// When it is gone.
+    ends: Option<u64>,
 }
 
 impl Fake {
@@ -56,6 +60,7 @@ impl Fake {
                 types,
                 quota: usize::MAX,
                 boot_ticks: 2,
+                stop_ticks: 0,
                 now: 0,
                 next_id: 1,
                 machines: BTreeMap::new(),
@@ -73,11 +78,17 @@ impl Fake {
         self.state.lock().faults = faults;
     }
 
-    /// Time goes on: machines that were launched long enough ago run.
+    /// Terminated machines are seen to be stopping for so many ticks; 0 (the default): they are gone at once.
+    pub fn set_stop_ticks(&self, ticks: u64) {
+        self.state.lock().stop_ticks = ticks;
+    }
+
+    /// Time goes on: machines that were launched long enough ago run, and those that were ended are gone.
     pub fn tick(&self) {
         let mut state = self.state.lock();
         state.now += 1;
         let (now, boot) = (state.now, state.boot_ticks);
+        state.machines.retain(|_, machine| machine.ends.is_none_or(|ends| now < ends));
         for machine in state.machines.values_mut() {
             if machine.instance.state == InstanceState::Pending && now >= machine.launched + boot {
                 machine.instance.state = InstanceState::Running;
@@ -93,6 +104,15 @@ impl Fake {
     /// What a machine was launched with.
     pub fn launched_with(&self, instance_id: &str) -> Option<Launch> {
         self.state.lock().machines.get(instance_id).map(|machine| machine.launch.clone())
+    }
+
+    /// What there is, without a call that may fail.
+    pub fn inventory(&self) -> Vec<Instance> {
+        self.state.lock().machines.values().map(|machine| machine.instance.clone()).collect()
+    }
+
+    pub fn balancers(&self) -> Vec<LoadBalancer> {
+        self.state.lock().balancers.values().cloned().collect()
     }
 
     pub fn balancer(&self, name: &str) -> Option<LoadBalancer> {
@@ -135,6 +155,9 @@ impl State {
 
     fn launch(&mut self, launch: &Launch) -> Result<Instance, Error> {
         if let Some(machine) = self.machines.values().find(|machine| machine.token == launch.token) {
+            if machine.ends.is_some() {
+                return Err(Error::Invalid("IncorrectInstanceState: the token's machine was terminated".into()));
+            }
             if machine.launch != *launch {
                 return Err(Error::Invalid("IdempotentParameterMismatch".into()));
             }
@@ -162,8 +185,13 @@ impl State {
             private_ip: Some(format!("10.0.{}.{}", number / 250, number % 250 + 1)),
             owner: launch.tags.get(TAG_OWNER).cloned(),
         };
-        let machine =
-            Machine { instance: instance.clone(), token: launch.token.clone(), launch: launch.clone(), launched: self.now };
+        let machine = Machine {
+            instance: instance.clone(),
+            token: launch.token.clone(),
+            launch: launch.clone(),
+            launched: self.now,
+            ends: None,
+        };
         self.machines.insert(id, machine);
         Ok(instance)
     }
@@ -211,7 +239,14 @@ impl Provider for Fake {
     async fn terminate(&self, instance_id: &str) -> Result<(), Error> {
         let mut state = self.state.lock();
         state.begin("terminate")?;
-        state.machines.remove(instance_id);
+        if state.stop_ticks == 0 {
+            state.machines.remove(instance_id);
+        }
+        let ends = state.now + state.stop_ticks;
+        if let Some(machine) = state.machines.get_mut(instance_id) {
+            machine.instance.state = InstanceState::Stopping;
+            machine.ends.get_or_insert(ends);
+        }
         state.end(())
     }
 
@@ -290,6 +325,18 @@ mod tests {
         assert_eq!(running[0].state, InstanceState::Running);
         cloud.terminate(&running[0].id).await.unwrap();
         cloud.terminate(&running[0].id).await.unwrap();
+        assert!(cloud.instances().await.unwrap().is_empty());
+    }
+
+    #[tokio::test]
+    async fn an_ended_machine_is_seen_to_stop_first() {
+        let cloud = Fake::new(1, Faults::default(), catalogue());
+        cloud.set_stop_ticks(1);
+        let id = cloud.launch(&launch("a")).await.unwrap().id;
+        cloud.terminate(&id).await.unwrap();
+        assert_eq!(cloud.instances().await.unwrap()[0].state, InstanceState::Stopping);
+        assert!(cloud.launch(&launch("a")).await.is_err());
+        cloud.tick();
         assert!(cloud.instances().await.unwrap().is_empty());
     }
 

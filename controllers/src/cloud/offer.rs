@@ -8,7 +8,7 @@ use std::{
 use slipway_api::{
     apps::DaemonSet,
     core::{Affinity, Node, NodeSpec, Pod, PodAffinityTerm, PodSpec, Taint},
-    pod::Resources,
+    pod::{HostPort, Resources},
     selector::Selector,
     slipway::{CapacityType, LABEL_CAPACITY_TYPE, LABEL_NODE_POOL, Machine, NodePool},
     toleration::first_untolerated,
@@ -43,7 +43,10 @@ pub struct Offer {
 pub struct Wanted {
     pub pod: Arc<Pod>,
     pub requests: Resources,
+    /// Zones where the scheduler has left room for it unused.
+    pub not_in: BTreeSet<String>,
     away_from: Vec<(Selector, PodAffinityTerm)>,
+    host_ports: Vec<HostPort>,
 }
 
 impl Wanted {
@@ -57,10 +60,15 @@ impl Wanted {
         let away_from = own_node
             .filter_map(|term| Some((Selector::from_label_selector(term.label_selector.as_ref()?).ok()?, term.clone())))
             .collect();
-        Wanted { requests, away_from, pod }
+        Wanted { requests, not_in: BTreeSet::new(), away_from, host_ports: slipway_api::pod::host_ports(&pod), pod }
     }
 
-    /// Whether the pod must not share a node with the other.
+    /// Whether the two must not share a node.
+    fn conflicts_with(&self, other: &Wanted) -> bool {
+        let ports = self.host_ports.iter().any(|mine| other.host_ports.iter().any(|port| port.conflicts_with(mine)));
+        ports || self.avoids(&other.pod) || other.avoids(&self.pod)
+    }
+
     fn avoids(&self, other: &Pod) -> bool {
         self.away_from.iter().any(|(selector, term)| {
             let here = term.namespaces.as_ref().filter(|names| !names.is_empty());
@@ -76,21 +84,20 @@ impl Wanted {
 }
 
 /// A node (to be) that is filled.
-#[derive(Clone)]
 pub struct Bin<'a> {
     pub node: Arc<Node>,
     pub free: Resources,
     pub pods: Vec<&'a Wanted>,
     /// Pods that it has already.
-    pub bound: usize,
+    pub bound: Vec<Wanted>,
 }
 
 impl<'a> Bin<'a> {
     pub fn takes(&self, wanted: &Wanted) -> bool {
-        self.bound + self.pods.len() < PODS_MAX
+        self.bound.len() + self.pods.len() < PODS_MAX
             && has_room(&self.free, &wanted.requests)
             && admits(&self.node, wanted)
-            && !self.pods.iter().any(|other| wanted.avoids(&other.pod) || other.avoids(&wanted.pod))
+            && !self.bound.iter().chain(self.pods.iter().copied()).any(|other| wanted.conflicts_with(other))
     }
 
     pub fn put(&mut self, wanted: &'a Wanted) {
@@ -109,16 +116,20 @@ pub fn admits(node: &Node, wanted: &Wanted) -> bool {
     let Some(spec) = wanted.spec() else { return false };
     let taints = node.spec.as_ref().and_then(|spec| spec.taints.as_deref()).unwrap_or_default();
     let tolerations = spec.tolerations.as_deref().unwrap_or_default();
-    placement::selects(spec, node) && first_untolerated(taints, tolerations, &["NoSchedule", "NoExecute"]).is_none()
+    let shunned = node.label(LABEL_ZONE).is_some_and(|zone| wanted.not_in.contains(zone));
+    !shunned && placement::selects(spec, node) && first_untolerated(taints, tolerations, &["NoSchedule", "NoExecute"]).is_none()
 }
 
+/// What nodes turned out to have for pods, by their instance type.
+pub type Known = BTreeMap<String, Resources>;
+
 /// What a machine of this type has for pods, less what the daemons take of it.
-pub fn free(instance: &InstanceType, node: &Node, daemon_sets: &[Arc<DaemonSet>]) -> Resources {
-    let mut free = Resources {
+pub fn free(instance: &InstanceType, node: &Node, daemon_sets: &[Arc<DaemonSet>], known: &Known) -> Resources {
+    let mut free = known.get(&instance.name).cloned().unwrap_or_else(|| Resources {
         milli_cpu: instance.cpu_milli,
         memory: instance.memory_bytes / 100 * MEMORY_LEFT_PERCENT,
         ..Resources::default()
-    };
+    });
     free.subtract(&daemons(node, daemon_sets));
     free
 }
@@ -161,47 +172,59 @@ pub fn node_to_be(name: &str, labels: &BTreeMap<String, String>, taints: &[Taint
 /// The zones that a NodeClass has subnets in, by the class's name.
 pub type Zones = BTreeMap<String, BTreeSet<String>>;
 
+/// What can be bought, and what is known of it.
+pub struct Market<'a> {
+    pub catalogue: &'a [InstanceType],
+    pub zones: &'a Zones,
+    pub known: &'a Known,
+}
+
+impl Market<'_> {
+    pub fn instance_type(&self, name: &str) -> Option<&InstanceType> {
+        self.catalogue.iter().find(|known| known.name == name)
+    }
+}
+
 /// All that the pools allow to buy now; the cheapest first. What the cloud has refused lately is left out.
 pub fn offers(
     pools: &[Arc<NodePool>],
-    catalogue: &[InstanceType],
-    zones: &Zones,
+    market: &Market<'_>,
     machines: &[Arc<Machine>],
     daemon_sets: &[Arc<DaemonSet>],
 ) -> Vec<Offer> {
     let mut offers = vec![];
     for pool in pools.iter().filter(|pool| !pool.is_deleted()) {
-        let Some(reachable) = zones.get(&pool.spec.node_class_ref.name) else { continue };
-        let capacities =
-            if pool.spec.capacity_types.is_empty() { &[CapacityType::OnDemand] } else { &pool.spec.capacity_types[..] };
-        for instance in catalogue.iter().filter(|known| pool.spec.instance_types.contains(&known.name)) {
+        let Some(reachable) = market.zones.get(&pool.spec.node_class_ref.name) else { continue };
+        for instance in market.catalogue.iter().filter(|known| pool.spec.instance_types.contains(&known.name)) {
             let instance = Arc::new(instance.clone());
             let allowed = |zone: &&String| pool.spec.zones.is_empty() || pool.spec.zones.contains(*zone);
             for zone in instance.zones.iter().filter(|zone| reachable.contains(*zone)).filter(allowed) {
-                for capacity in capacities.iter().copied().filter(|it| !is_refused(machines, pool, &instance.name, zone, *it)) {
+                let here = |machine: &&Arc<Machine>| machine.spec.node_pool == pool.name() && machine.spec.zone == *zone;
+                for capacity in capacities(pool).filter(|it| !is_refused(machines, pool, &instance.name, zone, *it)) {
                     let node = node_to_be("", &labels(pool, &instance, zone, capacity), &pool.spec.template.taints);
-                    let here =
-                        machines.iter().filter(|machine| machine.spec.node_pool == pool.name() && machine.spec.zone == *zone);
                     offers.push(Offer {
-                        free: free(&instance, &node, daemon_sets),
+                        free: free(&instance, &node, daemon_sets, market.known),
                         pool: pool.clone(),
                         instance: instance.clone(),
                         zone: zone.clone(),
                         capacity,
-                        neighbours: here.count(),
+                        neighbours: machines.iter().filter(here).count(),
                         node: Arc::new(node),
                     });
                 }
             }
         }
     }
-    // Spot costs at most what on demand does: the catalogue knows no other price.
-    let order = |offer: &Offer| (offer.capacity != CapacityType::Spot, offer.neighbours, offer.zone.clone());
     offers.sort_by(|a, b| {
         let price = a.instance.price_per_hour.total_cmp(&b.instance.price_per_hour);
-        price.then_with(|| order(a).cmp(&order(b))).then_with(|| a.instance.name.cmp(&b.instance.name))
+        price.then_with(|| (&a.zone, &a.instance.name).cmp(&(&b.zone, &b.instance.name)))
     });
     offers
+}
+
+fn capacities(pool: &NodePool) -> impl Iterator<Item = CapacityType> {
+    let given = &pool.spec.capacity_types;
+    if given.is_empty() { vec![CapacityType::OnDemand] } else { given.clone() }.into_iter()
 }
 
 fn is_refused(machines: &[Arc<Machine>], pool: &NodePool, instance_type: &str, zone: &str, capacity: CapacityType) -> bool {

@@ -13,13 +13,13 @@ use slipway_api::{
     jiff::{SignedDuration, Timestamp},
     pod::Resources,
     quantity::Quantity,
-    slipway::{FINALIZER, Machine, MachinePhase, MachineSpec, NodePool},
+    slipway::{CapacityType, FINALIZER, Machine, MachinePhase, MachineSpec, NodePool},
 };
 use slipway_cloud::InstanceType;
 
 use super::{
     machine::READY,
-    offer::{self, Bin, Offer, Wanted, Zones},
+    offer::{self, Bin, Known, Market, Offer, Wanted},
     refusal,
 };
 use crate::resource::Object;
@@ -42,8 +42,7 @@ pub struct Situation<'a> {
     pub daemon_sets: Vec<Arc<DaemonSet>>,
     /// The pods that are on a node.
     pub on_node: &'a dyn Fn(&str) -> Vec<Arc<Pod>>,
-    pub catalogue: &'a [InstanceType],
-    pub zones: &'a Zones,
+    pub market: Market<'a>,
     pub now: Timestamp,
     pub settle: SignedDuration,
 }
@@ -83,22 +82,30 @@ pub fn plan(situation: &Situation<'_>) -> Decision {
         size.then_with(|| a.pod.uid().cmp(b.pod.uid()))
     });
     wanted.truncate(PODS_MAX);
+    shun_where_it_does_not_go(&mut wanted, situation);
     let mut decision = Decision::default();
     let mut rest = without_expected(&wanted, situation);
     decision.expected = wanted.len() - rest.len();
 
-    let machines = &situation.machines;
-    let offers = offer::offers(&situation.pools, situation.catalogue, situation.zones, machines, &situation.daemon_sets);
+    let (machines, market) = (&situation.machines, &situation.market);
+    let offers = offer::offers(&situation.pools, market, machines, &situation.daemon_sets);
     let mut budgets: BTreeMap<&str, Budget> =
-        situation.pools.iter().map(|pool| (pool.name(), Budget::of(pool, machines, situation.catalogue))).collect();
+        situation.pools.iter().map(|pool| (pool.name(), Budget::of(pool, machines, market))).collect();
     while let Some(first) = rest.first().copied()
         && decision.purchases.len() < MACHINES_MAX
     {
         let affordable = |offer: &&Offer| budgets.get(offer.pool.name()).is_some_and(|budget| budget.allows(&offer.instance));
         let filled = offers.iter().filter(affordable).filter_map(|offer| Some((offer, fill(offer, &rest)?)));
-        let Some((offer, bin)) =
-            filled.min_by(|a, b| cost(a).total_cmp(&cost(b)).then_with(|| b.1.pods.len().cmp(&a.1.pods.len())))
-        else {
+        // Spot costs at most what on demand does: the catalogue knows no other price.
+        let order = |(offer, bin): &(&Offer, Bin<'_>)| {
+            let same = |bought: &&Purchase| {
+                let spec = &bought.machine.spec;
+                spec.node_pool == offer.pool.name() && spec.zone == offer.zone
+            };
+            let neighbours = offer.neighbours + decision.purchases.iter().filter(same).count();
+            (std::cmp::Reverse(bin.pods.len()), offer.capacity != CapacityType::Spot, neighbours)
+        };
+        let Some((offer, bin)) = filled.min_by(|a, b| cost(a).total_cmp(&cost(b)).then_with(|| order(a).cmp(&order(b)))) else {
             decision.helpless.push((first.pod.clone(), why_none(first, &offers, situation)));
             rest.remove(0);
             continue;
@@ -108,9 +115,59 @@ pub fn plan(situation: &Situation<'_>) -> Decision {
         }
         let placed: BTreeSet<&str> = bin.pods.iter().map(|wanted| wanted.pod.uid()).collect();
         rest.retain(|wanted| !placed.contains(wanted.pod.uid()));
-        decision.purchases.push(purchase(offer, &bin));
+        decision.purchases.push(purchase(offer, &bin, machines));
     }
     decision
+}
+
+/// A machine that was bought for a pod is there, has room for it, and the scheduler does not put it there: there is a reason
+/// that isn't known here (spreading over zones, say). Another machine may do in another zone, but more of the same would not.
+fn shun_where_it_does_not_go(wanted: &mut [Wanted], situation: &Situation<'_>) {
+    for machine in situation.machines.iter().filter(|machine| !machine.is_deleted() && !is_on_its_way(machine, situation)) {
+        let meant = meant_for(machine);
+        if !wanted.iter().any(|wanted| meant.contains(wanted.pod.uid())) {
+            continue;
+        }
+        let Some(node) = situation.nodes.get(machine.name()).filter(|node| is_open(node)) else { continue };
+        let mut free = allocatable(node);
+        let bound = bound(machine, situation);
+        bound.iter().for_each(|pod| free.subtract(&pod.requests));
+        let bin = Bin { node: node.clone(), free, pods: vec![], bound };
+        for wanted in wanted.iter_mut().filter(|wanted| meant.contains(wanted.pod.uid()) && bin.takes(wanted)) {
+            wanted.not_in.insert(machine.spec.zone.clone());
+        }
+    }
+}
+
+fn is_open(node: &Node) -> bool {
+    node.spec.as_ref().is_none_or(|spec| spec.unschedulable != Some(true))
+}
+
+/// The uids of the pods that the machine was bought for.
+pub fn meant_for(machine: &Machine) -> BTreeSet<&str> {
+    machine.annotation(PODS_ANNOTATION).unwrap_or_default().split(',').filter(|uid| !uid.is_empty()).collect()
+}
+
+fn allocatable(node: &Node) -> Resources {
+    Resources::from_list(node.status.as_ref().and_then(|status| status.allocatable.as_ref()))
+}
+
+fn bound(machine: &Machine, situation: &Situation<'_>) -> Vec<Wanted> {
+    let pods = (situation.on_node)(machine.name()).into_iter();
+    pods.filter(|pod| !crate::pods::is_terminal(pod)).map(Wanted::of).collect()
+}
+
+/// What the machines' nodes turned out to have, by instance type: clouds sell more memory than a kernel sees.
+pub fn learn(known: &mut Known, machines: &[Arc<Machine>], nodes: &BTreeMap<String, Arc<Node>>) {
+    for machine in machines {
+        let Some(has) = nodes.get(machine.name()).map(|node| allocatable(node)) else { continue };
+        if has.milli_cpu > 0 && has.memory > 0 {
+            let least = known.entry(machine.spec.instance_type.clone()).or_insert_with(|| has.clone());
+            if has.memory < least.memory {
+                *least = has;
+            }
+        }
+    }
 }
 
 /// The pods that no machine on its way is for. Those that a machine was bought for come first on it, so that whoever
@@ -120,7 +177,7 @@ fn without_expected<'a>(wanted: &'a [Wanted], situation: &Situation<'_>) -> Vec<
         situation.machines.iter().filter_map(|machine| Some((expected(machine, situation)?, machine))).collect();
     let mut rest: Vec<&Wanted> = wanted.iter().collect();
     for (bin, machine) in &mut bins {
-        let meant: BTreeSet<&str> = machine.annotation(PODS_ANNOTATION).unwrap_or_default().split(',').collect();
+        let meant = meant_for(machine);
         rest.retain(|wanted| {
             let here = meant.contains(wanted.pod.uid()) && bin.takes(wanted);
             if here {
@@ -145,24 +202,17 @@ fn expected<'a>(machine: &Arc<Machine>, situation: &Situation<'_>) -> Option<Bin
         return None;
     }
     let to_be = offer::node_to_be(machine.name(), &machine.spec.labels, &machine.spec.taints);
-    let node = situation.nodes.get(machine.name());
-    let allocatable = node.and_then(|node| node.status.as_ref()?.allocatable.as_ref());
-    let mut free = match (allocatable, situation.catalogue.iter().find(|known| known.name == machine.spec.instance_type)) {
-        (Some(allocatable), _) => {
-            let mut free = Resources::from_list(Some(allocatable));
-            free.subtract(&offer::daemons(&to_be, &situation.daemon_sets));
-            free
+    let has = situation.nodes.get(machine.name()).map(|node| allocatable(node)).filter(|has| has.milli_cpu > 0);
+    let mut free = match (has, situation.market.instance_type(&machine.spec.instance_type)) {
+        (Some(mut has), _) => {
+            has.subtract(&offer::daemons(&to_be, &situation.daemon_sets));
+            has
         }
-        (None, Some(instance)) => offer::free(instance, &to_be, &situation.daemon_sets),
+        (None, Some(instance)) => offer::free(instance, &to_be, &situation.daemon_sets, situation.market.known),
         (None, None) => Resources::from_list(Some(&machine.spec.requests)),
     };
-    let mut bound = 0;
-    for pod in (situation.on_node)(machine.name()).iter().filter(|pod| !crate::pods::is_terminal(pod)) {
-        bound += 1;
-        if !is_daemon(pod) {
-            free.subtract(&slipway_api::pod::requests(pod));
-        }
-    }
+    let bound = bound(machine, situation);
+    bound.iter().filter(|pod| !is_daemon(&pod.pod)).for_each(|pod| free.subtract(&pod.requests));
     Some(Bin { node: Arc::new(to_be), free, pods: vec![], bound })
 }
 
@@ -192,7 +242,7 @@ fn cost((offer, bin): &(&Offer, Bin<'_>)) -> f64 {
 
 /// Fills a machine with the largest pod and then whatever else fits.
 fn fill<'a>(offer: &Offer, rest: &[&'a Wanted]) -> Option<Bin<'a>> {
-    let mut bin = Bin { node: offer.node.clone(), free: offer.free.clone(), pods: vec![], bound: 0 };
+    let mut bin = Bin { node: offer.node.clone(), free: offer.free.clone(), pods: vec![], bound: vec![] };
     for (index, wanted) in rest.iter().enumerate() {
         if bin.takes(wanted) {
             bin.put(wanted);
@@ -210,6 +260,10 @@ fn why_none(wanted: &Wanted, offers: &[Offer], situation: &Situation<'_>) -> Str
     if offers.is_empty() {
         return "no NodePool has an instance type that can be bought now".into();
     }
+    if !wanted.not_in.is_empty() {
+        let zones: Vec<&str> = wanted.not_in.iter().map(String::as_str).collect();
+        return format!("the scheduler leaves the room unused that was bought for it in {}", zones.join(", "));
+    }
     let admitting: Vec<&Offer> = offers.iter().filter(|offer| offer::admits(&offer.node, wanted)).collect();
     if admitting.is_empty() {
         return "no NodePool has the labels that the pod selects, without a taint that it doesn't tolerate".into();
@@ -220,13 +274,13 @@ fn why_none(wanted: &Wanted, offers: &[Offer], situation: &Situation<'_>) -> Str
     "the limits of the NodePools are reached".into()
 }
 
-fn purchase(offer: &Offer, bin: &Bin<'_>) -> Purchase {
+fn purchase(offer: &Offer, bin: &Bin<'_>, machines: &[Arc<Machine>]) -> Purchase {
     let pool = &offer.pool;
     let mut requests = Resources::default();
     bin.pods.iter().for_each(|wanted| requests.add(&wanted.requests));
     let uids: Vec<&str> = bin.pods.iter().map(|wanted| wanted.pod.uid()).collect();
     let mut machine = Machine::default();
-    machine.metadata.name = Some(name(offer, uids.first().copied().unwrap_or_default()));
+    machine.metadata.name = Some(name(offer, uids.first().copied().unwrap_or_default(), machines));
     machine.metadata.finalizers = Some(vec![FINALIZER.to_owned()]);
     machine.metadata.owner_references = Some(vec![pool.controller_reference()]);
     machine.metadata.labels = Some([(slipway_api::slipway::LABEL_NODE_POOL.to_owned(), pool.name().to_owned())].into());
@@ -247,13 +301,20 @@ fn purchase(offer: &Offer, bin: &Bin<'_>) -> Purchase {
 }
 
 /// The same purchase for the same pod has the same name: if it was written down and the answer was lost, writing it again
-/// is refused.
-fn name(offer: &Offer, pod: &str) -> String {
-    let parts = [offer.pool.uid(), pod, &offer.instance.name, &offer.zone, offer.capacity.as_str()];
-    let digest = Sha256::digest(parts.join("/"));
-    let suffix: String = digest.iter().take(5).map(|byte| format!("{byte:02x}")).collect();
+/// is refused. A machine of that name that is seen is another purchase: one that is given back, or did not help.
+fn name(offer: &Offer, pod: &str, machines: &[Arc<Machine>]) -> String {
     let pool: String = offer.pool.name().chars().take(52).collect();
-    format!("{pool}-{suffix}")
+    let mut attempt = 0;
+    loop {
+        let parts = [offer.pool.uid(), pod, &offer.instance.name, &offer.zone, offer.capacity.as_str(), &attempt.to_string()];
+        let digest = Sha256::digest(parts.join("/"));
+        let suffix: String = digest.iter().take(5).map(|byte| format!("{byte:02x}")).collect();
+        let name = format!("{pool}-{suffix}");
+        if !machines.iter().any(|machine| machine.name() == name) {
+            return name;
+        }
+        attempt += 1;
+    }
 }
 
 /// What a pool may still buy.
@@ -265,7 +326,7 @@ struct Budget {
 }
 
 impl Budget {
-    fn of(pool: &NodePool, machines: &[Arc<Machine>], catalogue: &[InstanceType]) -> Budget {
+    fn of(pool: &NodePool, machines: &[Arc<Machine>], market: &Market<'_>) -> Budget {
         let limits = &pool.spec.limits;
         let parse = |text: &k8s_openapi::apimachinery::pkg::api::resource::Quantity| Quantity::try_from(text).unwrap_or_default();
         let mut budget = Budget {
@@ -275,7 +336,7 @@ impl Budget {
             money: limits.money_per_hour.as_ref().map_or(f64::INFINITY, |limit| parse(limit).as_f64()),
         };
         for machine in machines.iter().filter(|machine| machine.spec.node_pool == pool.name() && refusal(machine).is_none()) {
-            match catalogue.iter().find(|known| known.name == machine.spec.instance_type) {
+            match market.instance_type(&machine.spec.instance_type) {
                 Some(instance) => budget.spend(instance),
                 None => budget.machines -= 1,
             }

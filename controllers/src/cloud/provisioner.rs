@@ -14,7 +14,7 @@ use tracing::info;
 use super::{
     Options,
     inventory::Catalogue,
-    offer::Zones,
+    offer::{Known, Market, Zones},
     provision::{self, is_unschedulable},
     refusal, signed,
 };
@@ -34,11 +34,17 @@ pub struct Controller {
     options: Arc<Options>,
     /// What was said last of the pods that nothing can be bought for, by uid.
     told: Mutex<HashMap<String, String>>,
+    known: Mutex<Known>,
 }
 
 impl Controller {
     pub fn new(catalogue: Arc<Catalogue>, options: Arc<Options>) -> Controller {
-        Controller { catalogue, options, told: Mutex::default() }
+        Controller { catalogue, options, told: Mutex::default(), known: Mutex::default() }
+    }
+
+    #[cfg(test)]
+    pub fn forget_what_was_told(&self) {
+        self.told.lock().clear();
     }
 
     async fn ask(&self, caches: &Caches) -> Result<(Vec<InstanceType>, Zones), Error> {
@@ -68,18 +74,22 @@ impl Controller {
     fn plan_all(&self, caches: &Caches, types: &[InstanceType], zones: &Zones, now: slipway_api::jiff::Timestamp) -> Plan {
         let pods: Vec<_> = caches.pods.list().into_iter().filter(|pod| is_unschedulable(pod)).collect();
         let waits = !pods.is_empty();
+        let machines = caches.machines.list();
+        let nodes = caches.nodes.list().into_iter().map(|node| (node.name().to_owned(), node)).collect();
+        let mut known = self.known.lock();
+        provision::learn(&mut known, &machines, &nodes);
         let decision = provision::plan(&provision::Situation {
             pods,
             pools: caches.node_pools.list(),
-            machines: caches.machines.list(),
-            nodes: caches.nodes.list().into_iter().map(|node| (node.name().to_owned(), node)).collect(),
+            machines,
+            nodes,
             daemon_sets: caches.daemon_sets.list(),
             on_node: &|node| caches.pods.indexed(node),
-            catalogue: types,
-            zones,
+            market: Market { catalogue: types, zones, known: &known },
             now,
             settle: signed(self.options.settle),
         });
+        drop(known);
         let mut plan = Plan::nothing();
         for purchase in &decision.purchases {
             plan.push(Step::create(&purchase.machine));

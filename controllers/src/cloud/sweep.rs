@@ -8,7 +8,13 @@ use slipway_cloud::{Error, Provider};
 use tracing::{info, warn};
 
 use super::{Options, inventory::Inventory, load_balancer};
-use crate::{caches::Caches, plan::Plan, queue::Queue, resource::Key, resource::Object, run::Situation};
+use crate::{
+    caches::Caches,
+    plan::Plan,
+    queue::Queue,
+    resource::{Key, Object},
+    run::Situation,
+};
 
 const ALL: &str = "cloud";
 
@@ -46,14 +52,17 @@ impl Controller {
         let instances = seen.instances.iter().filter_map(|instance| Some((instance.id.clone(), instance.owner.clone()?)));
         let strays = strays(instances.collect(), balancers, &machines, &services);
         let before = std::mem::replace(&mut *self.suspects.lock(), strays.clone());
+        let mut outcome = Ok(());
         for stray in strays.intersection(&before) {
             warn!(?stray, "nobody owns it any more; it is removed");
-            match stray {
-                Stray::Instance(id) => self.provider.terminate(id).await?,
-                Stray::LoadBalancer(name) => self.provider.delete_load_balancer(name).await?,
-            }
+            let removed = match stray {
+                Stray::Instance(id) => self.provider.terminate(id).await,
+                Stray::LoadBalancer(name) => self.provider.delete_load_balancer(name).await,
+            };
+            // One that cannot be removed must not keep the others.
+            outcome = outcome.and(removed);
         }
-        Ok(())
+        outcome
     }
 }
 

@@ -2,12 +2,12 @@
 
 use std::sync::Arc;
 
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use slipway_api::{
     condition::{self, Condition as _},
     core::{Node, NodeAddress, Pod, Secret},
     jiff::{SignedDuration, Timestamp},
     meta::Time,
-    quantity::Quantity,
     slipway::{FINALIZER, LABEL_MACHINE, Machine, MachinePhase, MachineStatus, NodeClass, NodePool},
 };
 use slipway_cloud::{Error, Instance, InstanceState};
@@ -145,7 +145,7 @@ pub fn launched(view: &View<'_>, instance: &Instance, price: Option<f64>) -> Pla
         status.launched_at = Some(Time(view.now));
         let address = |ip: &String| NodeAddress { type_: "InternalIP".into(), address: ip.clone() };
         status.addresses = instance.private_ip.iter().map(address).collect();
-        status.price = price.map(|price| Quantity::from_milli((price * 1000.0).round() as i64).into());
+        status.price = price.map(|price| Quantity(price.to_string()));
         condition::set_in(&mut status.conditions, LAUNCHED, "True", "Launched", "", view.now);
     }));
     plan.push(Step::event(view.machine, "Launched", format!("Launched {} as {}", instance.instance_type, instance.provider_id)));
@@ -170,15 +170,12 @@ pub fn refused(view: &View<'_>, error: &Error) -> Plan {
 /// From the launch to a node that is ready, and on to one that nobody needs.
 fn join(view: &View<'_>) -> Plan {
     let mut plan = Plan::nothing();
-    let status = view.status();
     let node = view.own_node();
     let ready = node.is_some_and(|node| is_ready(view.machine, node));
-    if status.phase < MachinePhase::Ready && !ready {
-        let launched = status.launched_at.as_ref().map_or(view.now, |at| at.0);
-        let until = launched + signed(view.options.registration_max);
+    if let Some((since, reason, why)) = useless_since(view, node.is_some(), ready) {
+        let until = since + signed(view.options.registration_max);
         if until <= view.now {
-            let why = if node.is_some() { "its node did not become ready in time" } else { "no node has joined in time" };
-            return give_up(view, "RegistrationTimeout", why);
+            return give_up(view, reason, why);
         }
         plan.again_at(view.now, until);
     }
@@ -211,6 +208,20 @@ fn join(view: &View<'_>) -> Plan {
         expire(view, &mut plan);
     }
     plan
+}
+
+/// A machine that is no node costs as much as one that is. One whose node is only silent may come back, and is kept: when the
+/// API cannot be reached, all are.
+fn useless_since(view: &View<'_>, joined: bool, ready: bool) -> Option<(Timestamp, &'static str, &'static str)> {
+    let status = view.status();
+    let launched = status.launched_at.as_ref().map_or(view.now, |at| at.0);
+    if status.phase >= MachinePhase::Ready {
+        let registered = condition::get(Some(&status.conditions), REGISTERED).filter(|registered| registered.status == "False");
+        let since = registered.and_then(|registered| registered.last_transition()).unwrap_or(view.now);
+        return (!joined).then_some((since, "NodeGone", "its node was deleted, and has not joined again"));
+    }
+    let why = if joined { "its node did not become ready in time" } else { "no node has joined in time" };
+    (!ready).then_some((launched, "RegistrationTimeout", why))
 }
 
 fn expire(view: &View<'_>, plan: &mut Plan) {
@@ -267,30 +278,30 @@ fn give_up(view: &View<'_>, reason: &'static str, why: &str) -> Plan {
 
 /// The Machine is deleted: its pods move, the cloud takes it back, the node goes.
 fn leave(view: &View<'_>) -> Next {
-    let phase = view.status().phase;
-    if phase != MachinePhase::Terminating {
-        if let Some(node) = view.own_node()
-            && !view.is_lost()
-            && let Some(plan) = drain(view, node)
-        {
-            return Next::Plan(plan);
-        }
-        let step = view.update(|status| status.phase = MachinePhase::Terminating);
-        return Next::Plan(Plan { steps: step.into_iter().collect(), again_in: None });
+    if view.status().phase == MachinePhase::Terminating {
+        return Next::Terminate;
     }
-    Next::Terminate
+    if let Some(node) = view.own_node()
+        && !view.is_lost()
+        && let Some(plan) = drain(view, node)
+    {
+        return Next::Plan(plan);
+    }
+    let step = view.update(|status| status.phase = MachinePhase::Terminating);
+    Next::Plan(Plan { steps: step.into_iter().collect(), again_in: None })
 }
 
-/// `None`: nothing is left to wait for.
+/// `None`: nothing is left to wait for. The node is closed before its pods are counted, so that none comes meanwhile.
 fn drain(view: &View<'_>, node: &Node) -> Option<Plan> {
     let mut plan = Plan::nothing();
     let since = view.machine.metadata.deletion_timestamp.as_ref().map_or(view.now, |at| at.0);
     let until = since + signed(view.options.drain_max);
-    if view.tenants().next().is_none() || until <= view.now {
+    let closed = node.spec.as_ref().is_some_and(|spec| spec.unschedulable == Some(true));
+    if (closed && view.tenants().next().is_none()) || until <= view.now {
         return None;
     }
     plan.push(view.update(|status| status.phase = MachinePhase::Draining));
-    if node.spec.as_ref().is_none_or(|spec| spec.unschedulable != Some(true)) {
+    if !closed {
         let mut cordoned = node.clone();
         cordoned.spec.get_or_insert_default().unschedulable = Some(true);
         plan.push(Step::update(node, &cordoned).map(Step::whatever_the_revision));

@@ -10,7 +10,13 @@ mod tests;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use slipway_api::{core::Pod, core::Secret, slipway::Machine};
+use slipway_api::{
+    condition::{self, Condition as _},
+    core::{Node, Pod, Secret},
+    jiff::{SignedDuration, Timestamp},
+    pod::Resources,
+    slipway::Machine,
+};
 use slipway_cloud::{Error, Provider};
 use tokio::time::Instant;
 
@@ -18,7 +24,7 @@ use self::life::{Next, View};
 use super::{
     Options,
     inventory::{Catalogue, Inventory},
-    offer, provision,
+    offer, provision, signed,
 };
 use crate::{
     caches::Caches,
@@ -125,7 +131,9 @@ impl crate::run::Controller for Controller {
             pool: caches.node_pools.get(&Key::new("", &machine.spec.node_pool)),
             class: caches.node_classes.get(&Key::new("", &machine.spec.node_class_ref.name)),
             token: join::token_of(&machine, caches),
-            wanted: node.as_deref().is_some_and(|node| is_wanted(node, caches)),
+            wanted: node
+                .as_deref()
+                .is_some_and(|node| is_wanted(&machine, node, caches, situation.now, signed(self.options.settle))),
             seen,
             now: situation.now,
             options: &self.options,
@@ -142,12 +150,20 @@ impl crate::run::Controller for Controller {
     }
 }
 
-/// Whether some waiting pod may be about to come to the node.
-fn is_wanted(node: &slipway_api::core::Node, caches: &Caches) -> bool {
-    let waits = |pod: &Pod| crate::pods::is_active(pod) && crate::pods::node(pod).is_empty();
+/// Whether some waiting pod may be about to come to the node: one that it was bought for, or one that the scheduler has not
+/// been refusing for long.
+fn is_wanted(machine: &Machine, node: &Node, caches: &Caches, now: Timestamp, settle: SignedDuration) -> bool {
+    let meant = provision::meant_for(machine);
+    let expected = |pod: &Pod| {
+        let conditions = pod.status.as_ref().and_then(|status| status.conditions.as_deref());
+        let refused = condition::get(conditions, "PodScheduled").filter(|scheduled| scheduled.status == "False");
+        let since = refused.and_then(|refused| refused.last_transition());
+        meant.contains(pod.uid()) || since.is_none_or(|since| now.duration_since(since) < settle)
+    };
+    let waits = |pod: &Pod| crate::pods::is_active(pod) && crate::pods::node(pod).is_empty() && !provision::is_daemon(pod);
     let room = node.status.as_ref().and_then(|status| status.allocatable.as_ref());
-    let room = slipway_api::pod::Resources::from_list(room);
-    caches.pods.list().into_iter().filter(|pod| waits(pod) && !provision::is_daemon(pod)).any(|pod| {
+    let room = Resources::from_list(room);
+    caches.pods.list().into_iter().filter(|pod| waits(pod) && expected(pod)).any(|pod| {
         let wanted = offer::Wanted::of(pod);
         offer::admits(node, &wanted) && offer::has_room(&room, &wanted.requests)
     })

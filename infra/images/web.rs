@@ -11,6 +11,7 @@
 //! | `/healthz` `/readyz` | 200 or 503; `/healthz/off`, `/healthz/on`, `/readyz/off`, `/readyz/on` switch them |
 //! | `/delay/MS` `/status/CODE` `/bytes/N` | waits; answers with that status; answers N bytes |
 //! | `/log/TEXT` `/crash/CODE` `/burn/MS` `/memory/MIB` | writes a line to stdout; exits; uses a processor; keeps memory |
+//! | gRPC, over HTTP/2 on the same port | `grpc.health.v1.Health/Check`: serving or not, as `/healthz` is switched |
 //! | `/fetch/HOST:PORT/PATH` | what another server answers, so that a test sees the network as the pod does |
 //!
 //! Environment: `PORT` (8080), `UDP_PORT` (none; echoes datagrams as `HOSTNAME DATA`), `VERSION`, `GRACE_MS` (10000), `START_DELAY_MS` (0).
@@ -44,6 +45,7 @@ struct Request {
     headers: Vec<(String, String)>,
     body: Vec<u8>,
     keep_alive: bool,
+    http2: bool,
 }
 
 struct Answer {
@@ -140,6 +142,9 @@ fn serve(state: &State, stream: TcpStream) -> io::Result<()> {
     let mut reader = BufReader::new(stream.try_clone()?);
     let mut writer = stream;
     while let Some(request) = read(&mut reader)? {
+        if request.http2 {
+            return grpc::serve(state, &mut reader, &mut writer);
+        }
         state.in_flight.fetch_add(1, SeqCst);
         let answer = answer(state, &request, &client.ip().to_canonical().to_string());
         let close = !request.keep_alive || state.draining.load(SeqCst);
@@ -182,7 +187,7 @@ fn read(reader: &mut BufReader<TcpStream>) -> io::Result<Option<Request>> {
     };
     let mut body = vec![0; length];
     reader.read_exact(&mut body)?;
-    Ok(Some(Request { path: path.to_string(), headers, body, keep_alive }))
+    Ok(Some(Request { path: path.to_string(), headers, body, keep_alive, http2: protocol == Some("HTTP/2.0") }))
 }
 
 fn line(reader: &mut BufReader<TcpStream>) -> io::Result<Option<String>> {
@@ -263,6 +268,63 @@ fn switch(flag: &AtomicBool, rest: &str) -> Answer {
         _ => return status(503, "switched off"),
     }
     text(rest)
+}
+
+/// gRPC's health check. Of HTTP/2 it knows what one call after another needs: no header of a request is even decoded.
+mod grpc {
+    use super::{State, SeqCst};
+    use std::io::{self, Read, Write};
+
+    const DATA: u8 = 0;
+    const HEADERS: u8 = 1;
+    const SETTINGS: u8 = 4;
+    const PING: u8 = 6;
+    const GOAWAY: u8 = 7;
+    const ACK: u8 = 1;
+    const END_STREAM: u8 = 1;
+    const END_HEADERS: u8 = 4;
+    /// The largest that a peer may send without having been allowed more.
+    const FRAME_BYTES_MAX: usize = 16384;
+
+    /// After the preface's first line and the empty one that follows it.
+    pub fn serve(state: &State, reader: &mut impl Read, writer: &mut impl Write) -> io::Result<()> {
+        reader.read_exact(&mut [0; 6])?;
+        writer.write_all(&frame(SETTINGS, 0, 0, &[]))?;
+        loop {
+            let mut head = [0; 9];
+            reader.read_exact(&mut head)?;
+            let length = u32::from_be_bytes([0, head[0], head[1], head[2]]) as usize;
+            let (kind, flags) = (head[3], head[4]);
+            let stream = u32::from_be_bytes([head[5] & 0x7f, head[6], head[7], head[8]]);
+            let mut payload = vec![0; length.min(FRAME_BYTES_MAX)];
+            reader.read_exact(&mut payload)?;
+            match kind {
+                SETTINGS if flags & ACK == 0 => writer.write_all(&frame(SETTINGS, ACK, 0, &[]))?,
+                PING if flags & ACK == 0 => writer.write_all(&frame(PING, ACK, 0, &payload))?,
+                HEADERS | DATA if flags & END_STREAM != 0 => writer.write_all(&health(stream, state.healthy.load(SeqCst)))?,
+                GOAWAY => return Ok(()),
+                _ => {}
+            }
+        }
+    }
+
+    fn health(stream: u32, serving: bool) -> Vec<u8> {
+        // `:status: 200` is entry 8 of HPACK's table, `content-type` is 31.
+        let headers = [b"\x88\x0f\x10\x10".as_slice(), b"application/grpc"].concat();
+        // Not compressed, two bytes long: field 1 is 1 (SERVING) or 2 (NOT_SERVING).
+        let message = [0, 0, 0, 0, 2, 0x08, if serving { 1 } else { 2 }];
+        let trailers = [b"\x00\x0b".as_slice(), b"grpc-status", b"\x010"].concat();
+        [
+            frame(HEADERS, END_HEADERS, stream, &headers),
+            frame(DATA, 0, stream, &message),
+            frame(HEADERS, END_HEADERS | END_STREAM, stream, &trailers),
+        ]
+        .concat()
+    }
+
+    fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+        [&(payload.len() as u32).to_be_bytes()[1..], &[kind, flags], &stream.to_be_bytes(), payload].concat()
+    }
 }
 
 fn fetch(target: &str) -> io::Result<Vec<u8>> {

@@ -57,6 +57,10 @@ impl Deref for Shared {
 impl Drop for Shared {
     fn drop(&mut self) {
         let namespace = std::mem::take(&mut self.0.namespace);
+        if std::thread::panicking() {
+            // The test may have left the one node unusable; the next one shall fail for its own reasons.
+            self.kubectl(&["patch", "node", "node-1", "--type=merge", "-p", r#"{"spec":{"taints":null,"unschedulable":null}}"#]);
+        }
         self.kubectl(&["delete", "namespace", &namespace, "--wait=false"]);
     }
 }
@@ -282,6 +286,11 @@ impl Cluster {
             }
             std::thread::sleep(Duration::from_millis(200));
         }
+    }
+
+    /// Which namespace kubectl is told to use.
+    pub fn namespace(&self) -> String {
+        self.namespace.clone()
     }
 
     fn make_namespace(&self, name: &str) {

@@ -3,7 +3,7 @@
 use crate::cluster::{Cluster, enabled, shared, text, versioned};
 use std::process::Stdio;
 
-const WEB: &str = "
+pub const WEB: &str = "
 apiVersion: apps/v1
 kind: Deployment
 metadata: {name: web, labels: {app: web}}
@@ -31,26 +31,26 @@ spec:
 ";
 
 /// One version of kubectl in the shared cluster.
-struct Kubectl<'a> {
-    cluster: &'a Cluster,
-    version: &'a str,
+pub struct Kubectl<'a> {
+    pub cluster: &'a Cluster,
+    pub version: &'a str,
 }
 
 impl Kubectl<'_> {
-    fn ok(&self, arguments: &[&str]) -> String {
+    pub fn ok(&self, arguments: &[&str]) -> String {
         let output = self.cluster.kubectl_version(self.version, arguments);
         assert!(output.status.success(), "kubectl {} {}\n{}", self.version, arguments.join(" "), text(&output));
         String::from_utf8_lossy(&output.stdout).into_owned()
     }
 
-    fn shows(&self, arguments: &[&str], wanted: &[&str]) {
+    pub fn shows(&self, arguments: &[&str], wanted: &[&str]) {
         let shown = self.ok(arguments);
         for wanted in wanted {
             assert!(shown.contains(wanted), "kubectl {} {}: no {wanted:?} in\n{shown}", self.version, arguments.join(" "));
         }
     }
 
-    fn fails(&self, arguments: &[&str], message: &str) {
+    pub fn fails(&self, arguments: &[&str], message: &str) {
         let output = self.cluster.kubectl_version(self.version, arguments);
         let shown = text(&output);
         assert!(!output.status.success() && shown.contains(message), "kubectl {}: {shown}", arguments.join(" "));
@@ -66,7 +66,7 @@ fn versions() -> Vec<&'static str> {
     versions
 }
 
-fn with_every_version(test: &str, body: impl Fn(&Kubectl<'_>)) {
+pub fn with_every_version(test: &str, body: impl Fn(&Kubectl<'_>)) {
     if !enabled(test) {
         return;
     }

@@ -2,9 +2,13 @@
 #![allow(clippy::unwrap_used)] // a test fails by it
 
 mod cluster;
+mod conversation;
+mod features;
 mod jobs;
 mod kubectl;
 mod lifecycle;
 mod pods;
+mod rollouts;
 mod service;
 mod simulated;
+mod verbs;

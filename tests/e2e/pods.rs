@@ -68,6 +68,10 @@ fn a_crashing_container_backs_off_and_says_so() {
         cluster.ok(&["describe", "pod", "crashloop"]).contains("Back-off restarting failed container crash")
     });
     cluster.wait("the log of the one before", || cluster.ok(&["logs", "crashloop", "--previous"]).contains("going down"));
+    cluster.wait("the back-off to grow", || {
+        let message = cluster.get("pod/crashloop", "{.status.containerStatuses[0].state.waiting.message}");
+        message.starts_with("back-off 20s restarting failed container=crash pod=crashloop_crashloop(")
+    });
     cluster.wait_for("pod/no-such-image", "{.status.containerStatuses[0].state.waiting.reason}", "ImagePullBackOff");
 }
 

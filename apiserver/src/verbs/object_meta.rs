@@ -113,6 +113,7 @@ pub(crate) fn prepare_create(object: &mut Value, now: jiff::Timestamp) {
     {
         crate::kind::remove(metadata, field);
     }
+    remove_empty(metadata);
     metadata["uid"] = json!(uuid::Uuid::new_v4().to_string());
     metadata["creationTimestamp"] = timestamp(now);
 }
@@ -130,6 +131,17 @@ pub(crate) fn prepare_update(new: &mut Value, old: &Value) {
     }
     for field in ["selfLink", "managedFields"] {
         crate::kind::remove(metadata, field);
+    }
+    remove_empty(metadata);
+}
+
+/// What is empty isn't there: as an orphan's last owner, which a patch has taken away.
+fn remove_empty(metadata: &mut Value) {
+    for field in ["labels", "annotations", "ownerReferences", "finalizers"] {
+        let empty = metadata.get(field).is_some_and(|value| value == &json!([]) || value == &json!({}));
+        if empty {
+            crate::kind::remove(metadata, field);
+        }
     }
 }
 
@@ -407,6 +419,14 @@ pub fn label_value_errors(text: &str) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_empty_is_left_out() {
+        let old = json!({"metadata": {"name": "a", "ownerReferences": [{"uid": "1"}], "labels": {"a": "b"}}});
+        let mut new = json!({"metadata": {"name": "a", "ownerReferences": [], "labels": {}, "finalizers": []}});
+        prepare_update(&mut new, &old);
+        assert_eq!(new, json!({"metadata": {"name": "a"}}));
+    }
 
     #[test]
     fn names() {

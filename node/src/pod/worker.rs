@@ -142,7 +142,7 @@ impl Worker {
         plan.over &= !busy;
         if !self.gone {
             self.keep_probing();
-            self.tell_of_back_off(&plan);
+            self.tell_of_back_off(&plan, now);
             let refresh = self.refresh_volumes(&plan).await;
             plan.wake_at = [plan.wake_at, refresh].into_iter().flatten().min();
         }
@@ -303,8 +303,17 @@ impl Worker {
         }
     }
 
-    /// One event for each crash that is being waited out.
-    fn tell_of_back_off(&mut self, plan: &Plan) {
+    /// One event for each crash that is being waited out, and for each pull that failed.
+    fn tell_of_back_off(&mut self, plan: &Plan, now: Timestamp) {
+        for (name, failure) in &self.memory.failures {
+            let waits = failure.is_pull && failure.turns_into_back_off_at(now).is_none();
+            if waits && self.backed_off.insert(name.clone(), Some(failure.at)) != Some(Some(failure.at)) {
+                let image = container(&self.pod, name).and_then(|spec| spec.image.as_deref()).unwrap_or_default();
+                let recorder = &self.context.recorder;
+                recorder.normal(&self.pod, Some(name), "BackOff", format!("Back-off pulling image \"{image}\""));
+                recorder.warning(&self.pod, Some(name), "Failed", "Error: ImagePullBackOff");
+            }
+        }
         for name in &plan.backing_off {
             let ended = self.observed.latest(name).and_then(|latest| latest.finished_at);
             if self.backed_off.insert(name.clone(), ended) != Some(ended) {

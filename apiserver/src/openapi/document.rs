@@ -130,6 +130,12 @@ impl Source {
         for (field, property) in schema.get_mut("properties").and_then(Value::as_object_mut).into_iter().flatten() {
             extend(property, rules::field(name, field));
         }
+        if let Some(required) = schema.get_mut("required").and_then(Value::as_array_mut) {
+            required.retain(|field| field.as_str().is_none_or(|field| !rules::is_optional(name, field)));
+            if required.is_empty() {
+                crate::kind::remove(&mut schema, "required");
+            }
+        }
         if rules::is_atomic(name) {
             schema["x-kubernetes-map-type"] = json!("atomic");
         }
@@ -330,7 +336,11 @@ fn tag((group, version): (&str, &str)) -> String {
 
 fn path_parameters(operation: &Operation, version: Version) -> Vec<Value> {
     let kind = operation.kind.2;
-    let all = [("name", format!("name of the {kind}")), ("namespace", "the namespace of the object".to_owned())];
+    let all = [
+        ("name", format!("name of the {kind}")),
+        ("namespace", "the namespace of the object".to_owned()),
+        ("path", "path to the resource".to_owned()),
+    ];
     all.into_iter()
         .filter(|(name, _)| operation.path.contains(&format!("{{{name}}}")))
         .map(|(name, about)| match version {
@@ -410,6 +420,7 @@ const STREAM: Query = &[
 ];
 const COMMAND: Query = &[("command", "string", "What to run; once for each word.")];
 const PORTS: Query = &[("ports", "integer", "The ports to forward to.")];
+const PROXY: Query = &[("path", "string", "The path to ask for, where the request's own path does not name it.")];
 const PRETTY: Query = &[("pretty", "string", "Whether to answer with line breaks.")];
 
 fn query(operation: &Operation) -> Vec<(&'static str, &'static str, &'static str)> {
@@ -423,6 +434,7 @@ fn query(operation: &Operation) -> Vec<(&'static str, &'static str, &'static str
         ("connect", "exec") => &[COMMAND, STREAM],
         ("connect", "attach") => &[STREAM],
         ("connect", "portforward") => &[PORTS],
+        ("connect", _) => &[PROXY],
         _ => &[PRETTY],
     };
     sets.iter()

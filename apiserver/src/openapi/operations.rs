@@ -122,6 +122,14 @@ fn of_kind(names: &Names, operations: &mut Vec<Operation>) {
     for sub in subresources::of(names) {
         let path = format!("{one}/{}", sub.name);
         let label = label(names.kind, scope, sub.name);
+        if sub.name == "proxy" {
+            // Whatever the method and the path behind it, it is passed on.
+            for method in ["DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT"] {
+                add(method, path.clone(), "connect", sub.kind, label.clone());
+                add(method, format!("{path}/{{path}}"), "connect", sub.kind, format!("{label}WithPath"));
+            }
+            continue;
+        }
         let connects = matches!(sub.name, "exec" | "attach" | "portforward");
         for verb in sub.verbs {
             let (method, action) = match *verb {

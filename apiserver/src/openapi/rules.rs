@@ -83,6 +83,31 @@ const ATOMIC_TYPES: &[&str] = &[
     "meta.v1.OwnerReference",
 ];
 
+/// Whether the API can do without a field that k8s-openapi calls required. It does so of every `metadata`, and of what Go
+/// always writes even when it is empty.
+pub fn is_optional(type_name: &str, field: &str) -> bool {
+    let short = type_name.strip_prefix("io.k8s.api.").unwrap_or(type_name);
+    match field {
+        "metadata" => short != "core.v1.Event",
+        "spec" => ["apps.v1.DaemonSet", "apps.v1.Deployment", "apps.v1.ReplicaSet"].contains(&short),
+        "data" => short == "apps.v1.ControllerRevision",
+        "name" => NAMED_OR_EMPTY.contains(&short),
+        _ => false,
+    }
+}
+
+/// References whose name may be left out, for the sake of clients older than the check.
+const NAMED_OR_EMPTY: &[&str] = &[
+    "core.v1.ConfigMapEnvSource",
+    "core.v1.ConfigMapKeySelector",
+    "core.v1.ConfigMapProjection",
+    "core.v1.ConfigMapVolumeSource",
+    "core.v1.LocalObjectReference",
+    "core.v1.SecretEnvSource",
+    "core.v1.SecretKeySelector",
+    "core.v1.SecretProjection",
+];
+
 type Fields = &'static [(&'static str, Rule)];
 
 const CONTAINER: Fields = &[
@@ -99,6 +124,8 @@ const CONTAINER: Fields = &[
 const CONDITIONS: Fields = &[("conditions", BY_TYPE)];
 const ITEMS: Fields = &[("items", ATOMIC)];
 const AUDIENCES: Fields = &[("audiences", ATOMIC)];
+const REQUIREMENTS: Fields = &[("requirements", ATOMIC)];
+const VERSIONS: Fields = &[("serverAddressByClientCIDRs", ATOMIC), ("versions", ATOMIC)];
 const AFFINITY: Fields =
     &[("preferredDuringSchedulingIgnoredDuringExecution", ATOMIC), ("requiredDuringSchedulingIgnoredDuringExecution", ATOMIC)];
 
@@ -111,6 +138,15 @@ const FIELDS: &[(&str, Fields)] = &[
     ("authentication.v1.TokenReviewSpec", AUDIENCES),
     ("authentication.v1.TokenReviewStatus", AUDIENCES),
     ("authentication.v1.UserInfo", &[("groups", ATOMIC)]),
+    ("authorization.v1.FieldSelectorAttributes", REQUIREMENTS),
+    ("authorization.v1.LabelSelectorAttributes", REQUIREMENTS),
+    ("authorization.v1.NonResourceRule", &[("nonResourceURLs", ATOMIC), ("verbs", ATOMIC)]),
+    (
+        "authorization.v1.ResourceRule",
+        &[("apiGroups", ATOMIC), ("resourceNames", ATOMIC), ("resources", ATOMIC), ("verbs", ATOMIC)],
+    ),
+    ("authorization.v1.SubjectAccessReviewSpec", &[("groups", ATOMIC)]),
+    ("authorization.v1.SubjectRulesReviewStatus", &[("nonResourceRules", ATOMIC), ("resourceRules", ATOMIC)]),
     ("batch.v1.JobStatus", &[("conditions", atomic_but_merged("type"))]),
     ("batch.v1.PodFailurePolicy", &[("rules", ATOMIC)]),
     ("batch.v1.PodFailurePolicyOnExitCodesRequirement", &[("values", SET)]),
@@ -220,7 +256,13 @@ const FIELDS: &[(&str, Fields)] = &[
     ("discovery.v1.Endpoint", &[("addresses", SET)]),
     ("discovery.v1.EndpointHints", &[("forNodes", ATOMIC), ("forZones", ATOMIC)]),
     ("discovery.v1.EndpointSlice", &[("endpoints", ATOMIC), ("ports", ATOMIC)]),
+    ("meta.v1.APIGroup", VERSIONS),
+    ("meta.v1.APIGroupList", &[("groups", ATOMIC)]),
+    ("meta.v1.APIResource", &[("categories", ATOMIC), ("shortNames", ATOMIC)]),
+    ("meta.v1.APIResourceList", &[("resources", ATOMIC)]),
+    ("meta.v1.APIVersions", VERSIONS),
     ("meta.v1.DeleteOptions", &[("dryRun", ATOMIC)]),
+    ("meta.v1.FieldSelectorRequirement", &[("values", ATOMIC)]),
     ("meta.v1.LabelSelector", &[("matchExpressions", ATOMIC)]),
     ("meta.v1.LabelSelectorRequirement", &[("values", ATOMIC)]),
     ("meta.v1.ObjectMeta", &[("finalizers", MERGED_SET), ("managedFields", ATOMIC), ("ownerReferences", merged(&["uid"]))]),

@@ -3,6 +3,7 @@
 //!
 //! No I/O, no tokio, no client.
 
+pub mod canonical;
 pub mod condition;
 pub mod name;
 pub mod owner;

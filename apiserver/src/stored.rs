@@ -7,6 +7,7 @@ use crate::kind::{Names, Strategy};
 use bytes::Bytes;
 use serde::Deserialize;
 use serde_json::{Map, Value};
+use slipway_api::canonical::{self, Sorted};
 use slipway_store::{Revision, cache};
 use std::collections::{BTreeMap, HashMap};
 use std::ops::Bound;
@@ -95,7 +96,9 @@ pub fn encode(object: &Value) -> Bytes {
         metadata.retain(|field, _| field != "resourceVersion");
     }
     field(&mut bytes, "metadata", &metadata);
-    for (name, value) in map.iter().filter(|(name, _)| !["kind", "apiVersion", "metadata"].contains(&name.as_str())) {
+    for (name, value) in
+        canonical::in_order(map).into_iter().filter(|(name, _)| !["kind", "apiVersion", "metadata"].contains(&name.as_str()))
+    {
         field(&mut bytes, name, value);
     }
     bytes.push(b'}');
@@ -103,7 +106,7 @@ pub fn encode(object: &Value) -> Bytes {
 }
 
 fn write(bytes: &mut Vec<u8>, value: &Value) {
-    serde_json::to_writer(bytes, value).expect("a JSON value can always be written to memory");
+    serde_json::to_writer(bytes, &Sorted(value)).expect("a JSON value can always be written to memory");
 }
 
 /// Writes `"resourceVersion":"N"` into encoded bytes, in place of the one they may have.

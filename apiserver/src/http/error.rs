@@ -3,6 +3,7 @@
 use axum::response::{IntoResponse, Response};
 use http::{HeaderValue, StatusCode, header};
 use serde_json::{Value, json};
+use slipway_api::canonical::Sorted;
 
 /// Why a single field is refused: `metav1.StatusCause` before it is written out.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -56,7 +57,7 @@ impl Invalid {
 
     /// `field: Invalid value: <value>: why`; the value is printed as Go prints it (strings in quotes, the rest as JSON).
     pub fn value(field: impl Into<String>, value: &Value, why: &str) -> Self {
-        Self::new(field, Reason::Invalid, format!("Invalid value: {value}: {why}"))
+        Self::new(field, Reason::Invalid, format!("Invalid value: {}: {why}", Sorted(value)))
     }
 
     pub fn forbidden(field: impl Into<String>, why: &str) -> Self {
@@ -64,16 +65,20 @@ impl Invalid {
     }
 
     pub fn duplicate(field: impl Into<String>, value: &Value) -> Self {
-        Self::new(field, Reason::Duplicate, format!("Duplicate value: {value}"))
+        Self::new(field, Reason::Duplicate, format!("Duplicate value: {}", Sorted(value)))
     }
 
     pub fn not_supported(field: impl Into<String>, value: &Value, supported: &[&str]) -> Self {
         let supported: Vec<String> = supported.iter().map(|s| format!("\"{s}\"")).collect();
-        Self::new(field, Reason::NotSupported, format!("Unsupported value: {value}: supported values: {}", supported.join(", ")))
+        Self::new(
+            field,
+            Reason::NotSupported,
+            format!("Unsupported value: {}: supported values: {}", Sorted(value), supported.join(", ")),
+        )
     }
 
     pub fn not_found(field: impl Into<String>, value: &Value) -> Self {
-        Self::new(field, Reason::NotFound, format!("Not found: {value}"))
+        Self::new(field, Reason::NotFound, format!("Not found: {}", Sorted(value)))
     }
 
     pub fn too_long(field: impl Into<String>, limit: usize) -> Self {

@@ -6,6 +6,7 @@ use crate::openapi::FieldValidation;
 use crate::openapi::schema::{Shape, Type, schemas};
 use base64::{Engine, engine::general_purpose::STANDARD};
 use serde_json::{Map, Value};
+use slipway_api::canonical;
 use slipway_api::quantity::Quantity;
 use std::mem;
 
@@ -29,6 +30,8 @@ impl Conform {
             Status::bad_request(format!("{kind} in version \"{version}\" cannot be handled as a {kind}: {why}"))
         };
         let Some(root) = schemas().find(&strategy.schema_name()) else { return Ok(self.duplicates) };
+        // What is found is told in one order, and what is stored is written in it.
+        canonical::sort(object);
         let Some(map) = object.as_object_mut() else {
             return Err(refuse(&format!("json: cannot unmarshal {} into Go value of type {}", word(object), root.go_name())));
         };

@@ -27,8 +27,9 @@ impl Patch {
             "application/apply-patch+yaml" => return Err(unsupported("server-side apply is not served yet")),
             _ => return Err(unsupported("the body of the request was in an unknown format")),
         };
-        let patch =
+        let mut patch =
             serde_json::from_slice(body).map_err(|error| Status::bad_request(format!("error decoding patch: {error}")))?;
+        slipway_api::canonical::sort(&mut patch);
         Ok(kind(patch))
     }
 

@@ -2,6 +2,7 @@
 
 use slipway_api::{
     apps::{Deployment, ReplicaSet, ReplicaSetSpec},
+    canonical::Sorted,
     core::PodTemplateSpec,
     meta::{LabelSelector, ObjectMeta},
 };
@@ -62,7 +63,7 @@ fn prune(json: &mut serde_json::Value) {
 /// FNV-1a over the template (and the count of collisions so far), in letters that spell no words.
 pub fn hash(template: &PodTemplateSpec, collisions: Option<i32>) -> String {
     const LETTERS: &[u8] = b"bcdfghjklmnpqrstvwxz2456789";
-    let mut text = canonical(template).to_string();
+    let mut text = Sorted(&canonical(template)).to_string();
     text.extend(collisions.map(|count| format!("#{count}")));
     let sum = text.bytes().fold(0x811c_9dc5_u32, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193));
     sum.to_string().bytes().map(|digit| char::from(LETTERS[usize::from(digit) % LETTERS.len()])).collect()

@@ -1,7 +1,7 @@
 //! Pods bound a second on simulated nodes, end to end through the API: API server, scheduler and nodes in one process.
 //!
-//! `cargo bench -p slipway-tests --bench schedule -- [--nodes 1000] [--pods 10000] [--postgres URL]`; without a URL the store is
-//! in memory. The pods are created first, with the scheduler stopped, so that what is measured is scheduling and not creating.
+//! `./dev bench schedule`, or `cargo bench -p slipway-tests --bench schedule -- [--nodes 1000] [--pods 10000] [--postgres URL | --memory]`;
+//! without either the store is a private Postgres. The pods are created first, with the scheduler stopped, so that what is measured is scheduling and not creating.
 
 use futures::{StreamExt, TryStreamExt};
 use kube::api::PostParams;
@@ -14,6 +14,7 @@ use slipway_apiserver::{ApiServer, Options};
 use slipway_node::simulated;
 use slipway_store::Store;
 use slipway_store::memory::Memory;
+use slipway_tests::postgres::Cluster;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
@@ -25,20 +26,33 @@ const CREATES_IN_FLIGHT: usize = 32;
 struct Arguments {
     nodes: usize,
     pods: usize,
-    postgres: Option<String>,
+    place: Place,
 }
 
-fn arguments() -> Arguments {
+/// Where the objects are.
+enum Place {
+    Memory,
+    Postgres(String),
+    PrivatePostgres(Arc<Cluster>),
+}
+
+async fn arguments() -> Arguments {
     let all: Vec<String> = std::env::args().collect();
     let value = |name: &str| all.iter().position(|argument| argument == name).and_then(|at| all.get(at + 1)).cloned();
     let number = |name: &str, default| value(name).map_or(default, |text| text.parse().expect("a number"));
-    Arguments { nodes: number("--nodes", 1_000), pods: number("--pods", 10_000), postgres: value("--postgres") }
+    let place = match value("--postgres") {
+        Some(url) => Place::Postgres(url),
+        None if all.iter().any(|argument| argument == "--memory") => Place::Memory,
+        None => Place::PrivatePostgres(Cluster::shared().await),
+    };
+    Arguments { nodes: number("--nodes", 1_000), pods: number("--pods", 10_000), place }
 }
 
-async fn store(postgres: Option<&str>) -> Arc<dyn Store> {
-    match postgres {
-        None => Memory::new(),
-        Some(url) => {
+async fn store(place: &Place) -> Arc<dyn Store> {
+    match place {
+        Place::Memory => Memory::new(),
+        Place::PrivatePostgres(cluster) => cluster.store().await,
+        Place::Postgres(url) => {
             let options = slipway_store::postgres::Options::default();
             slipway_store::postgres::Postgres::connect(url, options).await.expect("Postgres answers")
         }
@@ -84,8 +98,7 @@ async fn ready_nodes(client: &Client) -> usize {
 }
 
 async fn measure(arguments: &Arguments) -> f64 {
-    let server =
-        ApiServer::start(store(arguments.postgres.as_deref()).await, Options::default()).await.expect("the server starts");
+    let server = ApiServer::start(store(&arguments.place).await, Options::default()).await.expect("the server starts");
     let client = server.client(User::admin());
     let shutdown = CancellationToken::new();
     let options = simulated::Options { count: arguments.nodes, ..simulated::Options::default() };
@@ -107,11 +120,11 @@ async fn measure(arguments: &Arguments) -> f64 {
 }
 
 fn main() {
-    let arguments = arguments();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().expect("a runtime");
+    let arguments = runtime.block_on(arguments());
     let rate = runtime.block_on(measure(&arguments));
-    let Arguments { nodes, pods, postgres } = &arguments;
-    let store = if postgres.is_some() { "Postgres" } else { "memory" };
+    let Arguments { nodes, pods, place } = &arguments;
+    let store = if matches!(place, Place::Memory) { "memory" } else { "Postgres" };
     println!(
         "schedule: {pods} pods on {nodes} nodes over {store}: {rate:.0} pods bound a second (at least {PODS_PER_SECOND_MIN:.0})"
     );

@@ -3,8 +3,13 @@
 use crate::cluster::{Cluster, enabled, text};
 use nix::sys::signal::Signal;
 use serde_json::Value;
+use std::collections::BTreeMap;
 use std::process::Command;
+use std::sync::Mutex;
 use std::time::Duration;
+
+const WRITERS: usize = 5;
+const WRITTEN_BEFORE_DEATH: usize = 30;
 
 const POD: &str = r#"
 apiVersion: v1
@@ -57,23 +62,19 @@ fn a_cluster_stops_dies_comes_back_and_leaves_nothing() {
     same_pod(&cluster, &before);
 
     // Death in the middle of writes: what was acknowledged is there afterwards.
-    let mut acknowledged = 0;
-    for number in 0..20 {
-        cluster.ok(&["create", "configmap", &format!("written-{number}"), &format!("--from-literal=number={number}")]);
-        acknowledged += 1;
-        if number == 18 {
-            cluster.ok(&["delete", "configmap", "written-0"]);
-        }
-    }
-    cluster.signal(Signal::SIGKILL);
-    cluster.wait_ended();
+    let stored = write_until_killed(&mut cluster);
     assert!(running_tasks(&cluster) >= 3, "pods keep running:\n{}", text(&cluster.ctr(&["tasks", "list"])));
     cluster.launch();
-    let names = cluster.ok(&["get", "configmaps", "-o", "name"]);
-    for number in 1..acknowledged {
-        assert!(names.lines().any(|name| name == format!("configmap/written-{number}")), "written-{number} is lost:\n{names}");
+    let maps = cluster.json(&["get", "configmaps"]);
+    let found: BTreeMap<&str, &str> = maps["items"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .filter_map(|map| Some((map["metadata"]["name"].as_str()?, map["data"]["value"].as_str()?)))
+        .collect();
+    for (name, value) in &stored {
+        assert_eq!(found.get(name.as_str()).copied(), value.as_deref(), "{name} is not as was acknowledged");
     }
-    assert!(!names.contains("configmap/written-0\n"), "the deletion is lost");
     same_pod(&cluster, &before);
     // The node agent works on after it: a new container is started, an old one is ended.
     assert_eq!(cluster.ok(&["exec", "stays", "-c", "main", "--", "echo", "alive"]), "alive\n");
@@ -85,6 +86,39 @@ fn a_cluster_stops_dies_comes_back_and_leaves_nothing() {
     let cleaned = cluster.clean();
     assert!(cleaned.status.success(), "{}", text(&cleaned));
     nothing_is_left(&cluster);
+}
+
+/// Several clients create, change and delete until the process is killed under them. Answers what they were told is
+/// stored: a value, or nothing after a deletion. An object whose last write was not answered is left out.
+fn write_until_killed(cluster: &mut Cluster) -> BTreeMap<String, Option<String>> {
+    let stored = Mutex::new(BTreeMap::new());
+    std::thread::scope(|scope| {
+        for writer in 0..WRITERS {
+            let (cluster, stored) = (&*cluster, &stored);
+            scope.spawn(move || {
+                for number in 0.. {
+                    let name = format!("written-{writer}-{number}");
+                    let patch = r#"{"data":{"value":"changed"}}"#;
+                    let writes: [(&[&str], _); 3] = [
+                        (&["create", "configmap", &name, "--from-literal=value=new"], Some("new".to_owned())),
+                        (&["patch", "configmap", &name, "--type=merge", "-p", patch], Some("changed".to_owned())),
+                        (&["delete", "configmap", &name], None),
+                    ];
+                    for (write, value) in writes.into_iter().take(1 + number % 3) {
+                        if !cluster.kubectl(write).status.success() {
+                            stored.lock().expect("no holder panics").remove(&name);
+                            return;
+                        }
+                        stored.lock().expect("no holder panics").insert(name.clone(), value);
+                    }
+                }
+            });
+        }
+        cluster.wait("many writes", || stored.lock().expect("no holder panics").len() >= WRITTEN_BEFORE_DEATH);
+        cluster.signal(Signal::SIGKILL);
+    });
+    cluster.wait_ended();
+    stored.into_inner().expect("no holder panics")
 }
 
 /// The node agent has looked at the pod again, and left it alone.

@@ -154,3 +154,23 @@ async fn every_cluster_has_its_first_objects() {
         assert_eq!(slice["endpoints"][0]["addresses"], json!(["192.0.2.7"]));
     }
 }
+
+#[tokio::test]
+async fn a_certificate_request_says_who_asks_whatever_the_asker_says() {
+    let server = server().await;
+    let key = rcgen::KeyPair::generate().unwrap();
+    let pem = rcgen::CertificateParams::default().serialize_request(&key).unwrap().pem().unwrap();
+    let request = json!({
+        "metadata": {"generateName": "csr-"},
+        "spec": {
+            "request": base64::engine::general_purpose::STANDARD.encode(pem),
+            "signerName": "kubernetes.io/kube-apiserver-client-kubelet", "usages": ["client auth"],
+            "username": "system:bootstrap:abcdef", "groups": ["system:bootstrappers"], "extra": {"forged": ["yes"]},
+        },
+    });
+    let made = server.post("/apis/certificates.k8s.io/v1/certificatesigningrequests", request).await.expect(201);
+    let spec = &made["spec"];
+    assert_ne!(spec["username"], "system:bootstrap:abcdef");
+    assert!(spec["username"].is_string() && spec["extra"].is_null(), "{spec}");
+    assert!(!spec["groups"].as_array().unwrap().contains(&json!("system:bootstrappers")), "{spec}");
+}

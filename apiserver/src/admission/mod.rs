@@ -7,6 +7,7 @@ mod allocation;
 mod default_toleration_seconds;
 mod node_restriction;
 mod priority;
+mod requestor;
 mod reservations;
 mod service_account;
 
@@ -69,6 +70,7 @@ trait Plugin: Send + Sync {
 static PLUGINS: &[&dyn Plugin] = &[
     &service_account::ServiceAccount,
     &node_restriction::NodeRestriction,
+    &requestor::Requestor,
     &priority::Priority,
     &default_toleration_seconds::DefaultTolerationSeconds,
     &allocation::Allocation,

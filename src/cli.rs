@@ -158,10 +158,10 @@ pub struct Node {
     /// The node's own kubeconfig, or one that holds a bootstrap token.
     #[arg(long, env = "KUBECONFIG", required_unless_present = "join")]
     pub kubeconfig: Option<PathBuf>,
-    /// Joins a cluster at this address, as `https://10.0.0.5:6443`, with `--token` and `--ca`.
-    #[arg(long, requires_all = ["token", "ca"])]
+    /// Joins a cluster at this address, as `https://10.0.0.5:6443`, with `--ca` and, the first time, `--token`.
+    #[arg(long, requires = "ca")]
     pub join: Option<String>,
-    /// A bootstrap token, as `abcdef.0123456789abcdef`.
+    /// A bootstrap token, as `abcdef.0123456789abcdef`: needed until the machine has its certificate.
     #[arg(long, env = "SLIPWAY_TOKEN")]
     pub token: Option<String>,
     /// The cluster's CA.

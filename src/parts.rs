@@ -3,6 +3,7 @@
 use crate::cli;
 use crate::pki::Identity;
 use crate::server::{CLUSTER_DNS, POD_CIDR, SERVICE_CIDR};
+use crate::supervise::keep_running;
 use anyhow::{Context, Result};
 use std::net::IpAddr;
 use std::path::Path;
@@ -153,7 +154,7 @@ pub async fn run_node(client: kube::Client, wiring: NodeWiring, shutdown: Cancel
 
 /// `slipway node`: joins with a token, or runs with a kubeconfig of its own.
 pub async fn node(flags: cli::Node, shutdown: CancellationToken) -> Result<()> {
-    use slipway_node::bootstrap::{Join, join, rotate};
+    use slipway_node::bootstrap::{Join, has_joined};
     std::fs::create_dir_all(&flags.data_dir).with_context(|| format!("creating {}", flags.data_dir.display()))?;
     let _lock = crate::up::lock(&flags.data_dir)?;
     let name = flags.node_name.clone().map_or_else(host_name, Ok)?;
@@ -174,17 +175,24 @@ pub async fn node(flags: cli::Node, shutdown: CancellationToken) -> Result<()> {
         let kubeconfig = flags.kubeconfig.context("--kubeconfig or --join")?;
         return run_node(client(&kubeconfig).await?, wiring(options), shutdown).await;
     };
+    anyhow::ensure!(flags.token.is_some() || has_joined(&flags.data_dir), "a machine needs a token to join: --token");
     let joining =
         Join { server, ca_pem: options.client_ca_pem.clone(), token: flags.token, node_name: name, data_dir: flags.data_dir };
-    while !shutdown.is_cancelled() {
-        let client = join(&joining).await.context("joining the cluster")?;
-        tokio::select! {
-            ended = run_node(client.clone(), wiring(options.clone()), shutdown.clone()) => return ended,
-            // With a new certificate everything is connected anew; pods don't notice.
-            rotated = rotate(&joining, &client) => rotated.context("renewing the node's certificate")?,
-        }
+    let wiring = wiring(options);
+    // A machine may start before the API server does, or outlive it.
+    let running = keep_running("node", shutdown, move |stop| member(joining.clone(), wiring.clone(), stop));
+    running.await.context("the node")
+}
+
+/// Runs a node until its certificate has been renewed: then everything is connected anew, which pods don't notice.
+async fn member(joining: slipway_node::bootstrap::Join, wiring: NodeWiring, stop: CancellationToken) -> Result<()> {
+    use slipway_node::bootstrap::{join, rotate};
+    let Some(client) = stop.run_until_cancelled(join(&joining)).await else { return Ok(()) };
+    let client = client.context("joining the cluster")?;
+    tokio::select! {
+        ended = run_node(client.clone(), wiring, stop) => ended,
+        rotated = rotate(&joining, &client) => rotated.context("renewing the node's certificate"),
     }
-    Ok(())
 }
 
 /// The address from which this machine reaches the API server: no packet is sent for that.

@@ -38,13 +38,15 @@ pub struct Registration {
 }
 
 impl Registration {
-    /// Registers the node, and keeps its status and lease fresh until `shutdown`.
+    /// Registers the node, and keeps its status and lease fresh until `shutdown`. It registers once: a Node that is
+    /// deleted afterwards stays so until the agent starts anew, for whoever deletes it means the machine to leave.
     pub async fn run(self, shutdown: CancellationToken) {
         let machine = machine::Machine::read(&self.options.data_dir);
         let lease = RwLock::new(None);
+        let mut registered = false;
         let (mut was_ready, mut reported): (Option<bool>, Option<Timestamp>) = (None, None);
         loop {
-            let ready = match self.pass(&machine, &mut was_ready, &mut reported).await {
+            let ready = match self.pass(&machine, &mut registered, &mut was_ready, &mut reported).await {
                 Ok((node, ready)) => {
                     if let Err(error) = self.renew(&node, &lease).await {
                         tracing::warn!(%error, "renewing the node's lease");
@@ -66,6 +68,7 @@ impl Registration {
     async fn pass(
         &self,
         machine: &machine::Machine,
+        registered: &mut bool,
         was_ready: &mut Option<bool>,
         reported: &mut Option<Timestamp>,
     ) -> Result<(Node, bool), Error> {
@@ -73,12 +76,14 @@ impl Registration {
         let name = &self.options.node_name;
         let mut node = match nodes.get_opt(name).await? {
             Some(node) => self.keep_labels(&nodes, node).await?,
+            None if *registered => nodes.get(name).await?,
             None => {
                 let made = nodes.create(&PostParams::default(), &self.object()).await?;
                 self.recorder.node(&made, "Starting", "Starting kubelet.");
                 made
             }
         };
+        *registered = true;
         if let Some(cidr) = node.spec.as_ref().and_then(|spec| spec.pod_cidr.as_deref()).filter(|cidr| !cidr.is_empty()) {
             (self.pod_cidr)(cidr);
         }

@@ -18,30 +18,57 @@ pub struct Join {
     pub before: Option<String>,
 }
 
-/// Renders the script. The machine's image has `slipway` on its path; where the machine is `providerID` is read from
-/// the instance's own metadata, or from `SLIPWAY_PROVIDER_ID` where there is no metadata service.
+/// Renders the script. The machine's image has `slipway`, containerd, runc and the CNI plugins on it. Under systemd the node
+/// becomes a service, so that it is there after a reboot too; else the script becomes the node. What the cloud calls the
+/// machine (its `providerID`) need not be said: who launched it knows.
 pub fn user_data(join: &Join) -> String {
-    let mut script = String::from("#!/bin/sh\nset -eu\n");
-    if let Some(before) = &join.before {
-        script.push_str(before.trim_end());
-        script.push('\n');
-    }
-    script.push_str("dir=${SLIPWAY_NODE_DIR:-/var/lib/slipway-node}\nmkdir -p \"$dir\"\numask 077\n");
-    script.push_str(&format!("cat >\"$dir/ca.crt\" <<'SLIPWAY_CA'\n{}\nSLIPWAY_CA\n", join.ca_pem.trim_end()));
-    script.push_str(&format!("exec {}\n", command(join)));
-    script
+    let before = join.before.as_deref().unwrap_or_default().trim_end();
+    let (ca, command) = (join.ca_pem.trim_end(), command(join));
+    format!(
+        r#"#!/bin/sh
+set -eu
+{before}
+dir=${{SLIPWAY_NODE_DIR:-/var/lib/slipway-node}}
+mkdir -p "$dir"
+umask 077
+cat >"$dir/ca.crt" <<'SLIPWAY_CA'
+{ca}
+SLIPWAY_CA
+cat >"$dir/run" <<'SLIPWAY_RUN'
+#!/bin/sh
+dir=$(dirname "$0")
+exec {command}
+SLIPWAY_RUN
+chmod 700 "$dir/run"
+if [ -d /run/systemd/system ]; then
+  cat >"$dir/slipway-node.service" <<SLIPWAY_UNIT
+[Unit]
+Description=Slipway node
+Wants=network-online.target
+After=network-online.target
+[Service]
+ExecStart=$dir/run
+Restart=always
+RestartSec=2
+KillMode=process
+Delegate=yes
+[Install]
+WantedBy=multi-user.target
+SLIPWAY_UNIT
+  systemctl enable --now "$dir/slipway-node.service"
+else
+  exec "$dir/run"
+fi
+"#
+    )
 }
 
 fn command(join: &Join) -> String {
-    let mut words: Vec<String> = ["slipway", "node", "--data-dir"].map(String::from).to_vec();
-    words.push("\"$dir\"".into());
-    words.push("--ca".into());
-    words.push("\"$dir/ca.crt\"".into());
+    let mut words: Vec<String> =
+        ["slipway", "node", "--data-dir", "\"$dir\"", "--ca", "\"$dir/ca.crt\""].map(String::from).to_vec();
     for (flag, value) in [("--join", &join.server), ("--token", &join.token), ("--node-name", &join.node_name)] {
         words.extend([flag.to_owned(), quote(value)]);
     }
-    words.push("${SLIPWAY_PROVIDER_ID:+--provider-id \"$SLIPWAY_PROVIDER_ID\"}".into());
-    words.push("${SLIPWAY_NODE_IP:+--node-ip \"$SLIPWAY_NODE_IP\"}".into());
     for (key, value) in &join.labels {
         words.extend(["--label".into(), quote(&format!("{key}={value}"))]);
     }
@@ -74,11 +101,15 @@ mod tests {
 
     #[test]
     fn the_shell_reads_every_word_as_it_was() {
-        // The script is run by a real shell with a `slipway` that prints its arguments.
+        // The script is run by a real shell with a `slipway` that prints its arguments, and, where systemd runs, a
+        // `systemctl` that starts the unit at once.
         let dir = tempfile_dir();
-        let tool = dir.join("slipway");
-        std::fs::write(&tool, "#!/bin/sh\nprintf '%s\\n' \"$@\"\n").unwrap();
-        std::fs::set_permissions(&tool, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+        let tools = [("slipway", "printf '%s\\n' \"$@\""), ("systemctl", "exec $(sed -n 's/^ExecStart=//p' \"$3\")")];
+        for (name, text) in tools {
+            let tool = dir.join(name);
+            std::fs::write(&tool, format!("#!/bin/sh\n{text}\n")).unwrap();
+            std::fs::set_permissions(&tool, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+        }
         let mut join = join();
         join.before = Some("echo before".into());
         let output = std::process::Command::new("/bin/sh")
@@ -86,7 +117,6 @@ mod tests {
             .arg(user_data(&join))
             .env("PATH", format!("{}:/usr/bin:/bin", dir.display()))
             .env("SLIPWAY_NODE_DIR", dir.join("node"))
-            .env("SLIPWAY_PROVIDER_ID", "aws:///us-east-1a/i-1")
             .output()
             .unwrap();
         let lines: Vec<String> = String::from_utf8(output.stdout).unwrap().lines().map(str::to_owned).collect();
@@ -94,7 +124,8 @@ mod tests {
         let has = |a: &str, b: &str| lines.windows(2).any(|pair| pair[0] == a && pair[1] == b);
         assert_eq!(lines[0], "before");
         assert!(has("--label", "slipway.dev/nodepool=it's"), "{lines:?}");
-        assert!(has("--taint", "dedicated=batch:NoSchedule") && has("--provider-id", "aws:///us-east-1a/i-1"), "{lines:?}");
+        assert!(has("--taint", "dedicated=batch:NoSchedule"), "{lines:?}");
+        assert!(has("--data-dir", dir.join("node").to_str().unwrap()) && has("--node-name", "pool-1"), "{lines:?}");
         let ca = std::fs::read_to_string(dir.join("node/ca.crt")).unwrap();
         assert_eq!(ca, join.ca_pem);
         std::fs::remove_dir_all(dir).unwrap();

@@ -5,6 +5,9 @@
 #[allow(dead_code, reason = "the end-to-end tests use the rest of it")]
 #[path = "../e2e/cluster.rs"]
 mod cluster;
+#[allow(dead_code, reason = "the same")]
+#[path = "../e2e/machine.rs"]
+mod machine;
 
 use cluster::Cluster;
 use futures::TryStreamExt;

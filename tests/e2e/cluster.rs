@@ -1,9 +1,9 @@
 //! A real cluster for a test: the binary under test, a data directory of its own, the real kubectl.
 
-use nix::sched::{CloneFlags, setns};
+use crate::machine::{Wire, enter};
 use serde_json::Value;
 use std::ops::Deref;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
@@ -17,7 +17,9 @@ pub struct Cluster {
     pub data_dir: PathBuf,
     pub listen: String,
     /// The network namespace's name.
-    network: String,
+    pub network: String,
+    /// What joins it to further machines.
+    pub wire: Wire,
     /// What kubectl is told to use; empty: `default`.
     namespace: String,
     flags: Vec<String>,
@@ -39,7 +41,7 @@ pub fn enabled(test: &str) -> bool {
     missing.is_none()
 }
 
-fn binary() -> PathBuf {
+pub fn binary() -> PathBuf {
     PathBuf::from(std::env::var("SLIPWAY_BIN").expect("SLIPWAY_BIN names the slipway binary"))
 }
 
@@ -91,22 +93,30 @@ pub fn shared(namespace: &str) -> Shared {
 impl Cluster {
     /// Starts `slipway up` in a new data directory, and waits until `/readyz` is ok.
     pub fn start(name: &str, flags: &[&str]) -> Self {
+        Self::start_at("127.0.0.1:6443", name, flags)
+    }
+
+    /// One that further machines reach, by [`Cluster::join_address`].
+    pub fn start_for_machines(name: &str, flags: &[&str]) -> Self {
+        Self::start_at("0.0.0.0:6443", name, flags)
+    }
+
+    /// Where machines join.
+    pub fn join_address(&self) -> String {
+        "https://192.0.2.2:6443".into()
+    }
+
+    fn start_at(listen: &str, name: &str, flags: &[&str]) -> Self {
         let name = format!("slipway-e2e-{name}-{}", std::process::id());
         // The private Postgres runs as a user who must be able to reach its directory.
         let data_dir = PathBuf::from("/var/tmp").join(&name);
         std::fs::create_dir_all(&data_dir).expect("the temporary directory is writable");
-        run("ip", &["netns", "add", &name]);
+        let wire = Wire::new(format!("{name}-wire"));
+        wire.plug(&name, 2);
         let flags = flags.iter().map(|flag| flag.to_string()).collect();
         let namespace = String::new();
-        let mut cluster = Cluster { data_dir, listen: "127.0.0.1:6443".into(), network: name, namespace, flags, child: None };
+        let mut cluster = Cluster { data_dir, listen: listen.into(), network: name, wire, namespace, flags, child: None };
         cluster.enter();
-        run("ip", &["link", "set", "lo", "up"]);
-        // A machine has a way out, even if nobody is there: without one the kernel refuses a Service's address before
-        // the proxy's rules are asked.
-        run("ip", &["link", "add", "uplink", "type", "bridge"]);
-        run("ip", &["address", "add", "192.0.2.2/24", "dev", "uplink"]);
-        run("ip", &["link", "set", "uplink", "up"]);
-        run("ip", &["route", "add", "default", "via", "192.0.2.1"]);
         cluster.launch();
         cluster
     }
@@ -121,8 +131,7 @@ impl Cluster {
 
     /// Puts this thread, and with it what it will start, into the cluster's network namespace.
     pub fn enter(&self) {
-        let namespace = std::fs::File::open(Path::new("/run/netns").join(&self.network)).expect("the namespace is there");
-        setns(namespace, CloneFlags::CLONE_NEWNET).expect("root may enter it");
+        enter(&self.network);
     }
 
     /// Starts the process (again), and waits until it is ready.
@@ -196,17 +205,12 @@ impl Cluster {
             eprintln!("slipway clean: {}", text(&cleaned));
         }
         run("ip", &["netns", "delete", &std::mem::take(&mut self.network)]);
+        self.wire.remove();
         let _ = std::fs::remove_file(self.log_path());
     }
 
     pub fn import_images(&self) {
-        let dir = PathBuf::from(std::env::var("SLIPWAY_IMAGES").expect("SLIPWAY_IMAGES names the folder of image archives"));
-        for archive in std::fs::read_dir(&dir).expect("the images were built").flatten() {
-            if archive.path().extension().is_some_and(|extension| extension == "tar") {
-                let output = self.ctr(&["images", "import", &archive.path().display().to_string()]);
-                assert!(output.status.success(), "{}", text(&output));
-            }
-        }
+        import_images(|arguments| self.ctr(arguments));
     }
 
     /// A second `slipway up` on the same directory, which has to fail.
@@ -319,7 +323,18 @@ impl Cluster {
     }
 }
 
-fn run(program: &str, arguments: &[&str]) {
+/// Gives the sample images to a containerd by its `ctr`.
+pub fn import_images(ctr: impl Fn(&[&str]) -> Output) {
+    let dir = PathBuf::from(std::env::var("SLIPWAY_IMAGES").expect("SLIPWAY_IMAGES names the folder of image archives"));
+    for archive in std::fs::read_dir(&dir).expect("the images were built").flatten() {
+        if archive.path().extension().is_some_and(|extension| extension == "tar") {
+            let output = ctr(&["images", "import", &archive.path().display().to_string()]);
+            assert!(output.status.success(), "{}", text(&output));
+        }
+    }
+}
+
+pub fn run(program: &str, arguments: &[&str]) {
     let output = Command::new(program).args(arguments).output().expect("the program is installed");
     assert!(output.status.success(), "{program} {}: {}", arguments.join(" "), text(&output));
 }
@@ -335,7 +350,7 @@ pub fn versioned(version: &str) -> Option<PathBuf> {
     let name = format!("kubectl.{version}");
     let folders = std::env::var("PATH").unwrap_or_default();
     let folders = folders.split(':').map(PathBuf::from).chain([PathBuf::from("/usr/lib/google-cloud-sdk/bin")]);
-    folders.map(|folder: PathBuf| folder.join(&name)).find(|path: &PathBuf| Path::exists(path))
+    folders.map(|folder: PathBuf| folder.join(&name)).find(|path: &PathBuf| path.exists())
 }
 
 pub fn text(output: &Output) -> String {

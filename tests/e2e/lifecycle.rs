@@ -141,6 +141,7 @@ fn nothing_is_left(cluster: &Cluster) {
     let tables = text(&Command::new("nft").args(["list", "tables"]).output().expect("nft is installed"));
     assert!(!tables.contains("slipway"), "rules are left:\n{tables}");
     let links = text(&Command::new("ip").args(["-brief", "link"]).output().expect("ip is installed"));
-    let left: Vec<&str> = links.lines().filter(|link| !link.starts_with("lo ") && !link.starts_with("uplink ")).collect();
+    let left: Vec<&str> =
+        links.lines().filter(|link| !link.starts_with("lo ") && !link.starts_with(crate::machine::UPLINK)).collect();
     assert!(left.is_empty(), "interfaces are left: {left:?}");
 }

@@ -1,13 +1,17 @@
 //! End-to-end tests: the real binary, containerd, kubectl.
 #![allow(clippy::unwrap_used)] // a test fails by it
 
+mod cloud;
 mod cluster;
 mod conversation;
+mod emulator;
 mod features;
 mod jobs;
 mod kubectl;
 mod lifecycle;
 mod namespaces;
+mod machine;
+mod machines;
 mod pods;
 mod rollouts;
 mod scheduling;

@@ -62,7 +62,9 @@ fn a_crashing_container_backs_off_and_says_so() {
     let cluster = shared("crashloop");
     cluster.apply(CRASHLOOP);
     cluster.wait_for("pod/crashloop", "{.status.containerStatuses[0].state.waiting.reason}", "CrashLoopBackOff");
-    cluster.wait("a restart", || cluster.get("pod/crashloop", "{.status.containerStatuses[0].restartCount}") >= "1".into());
+    cluster.wait("a restart", || {
+        cluster.get("pod/crashloop", "{.status.containerStatuses[0].restartCount}").parse::<u32>().is_ok_and(|count| count >= 1)
+    });
     assert_eq!(cluster.get("pod/crashloop", "{.status.containerStatuses[0].lastState.terminated.exitCode}"), "3");
     cluster.wait("the event", || {
         cluster.ok(&["describe", "pod", "crashloop"]).contains("Back-off restarting failed container crash")

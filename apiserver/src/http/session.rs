@@ -9,6 +9,7 @@ use axum::Json;
 use axum::extract::State;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use http::{HeaderMap, header};
 use jiff::{SignedDuration, Timestamp};
 use parking_lot::Mutex;
 use rand::RngExt;
@@ -50,6 +51,11 @@ impl Sessions {
         let (user, until) = sessions.get(&hash(token))?;
         (now < *until).then(|| user.clone())
     }
+
+    /// Forgets a session.
+    pub fn end(&self, token: &str) {
+        self.sessions.lock().remove(&hash(token));
+    }
 }
 
 fn keep(map: &Mutex<HashMap<Hash, (User, Timestamp)>>, user: User, now: Timestamp, life: SignedDuration) -> String {
@@ -76,6 +82,15 @@ pub async fn redeem(State(server): State<Arc<ApiServer>>, Json(body): Json<Value
     Ok(Json(json!({"token": token})))
 }
 
+/// `DELETE /dashboard/session` with a session's token: nobody is signed in by it any more. Of another token it takes no notice.
+pub async fn end(State(server): State<Arc<ApiServer>>, headers: HeaderMap) -> Json<Value> {
+    let authorization = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    if let Some(token) = authorization.strip_prefix("Bearer ") {
+        server.sessions.end(token.trim());
+    }
+    Json(json!({}))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -89,6 +104,16 @@ mod tests {
         assert_eq!(sessions.user(&token, now), Some(User::admin()));
         assert_eq!(sessions.user(&token, now + SESSION_LIFE), None);
         assert_eq!(sessions.user(&code, now), None);
+    }
+
+    #[test]
+    fn a_session_that_was_ended_is_nobodys() {
+        let (sessions, now) = (Sessions::default(), Timestamp::UNIX_EPOCH);
+        let token = sessions.redeem(&sessions.issue_code(User::admin(), now), now).unwrap();
+        sessions.end("another");
+        assert!(sessions.user(&token, now).is_some());
+        sessions.end(&token);
+        assert_eq!(sessions.user(&token, now), None);
     }
 
     #[test]

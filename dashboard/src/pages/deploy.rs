@@ -1,11 +1,14 @@
-//! Deploying an app from a form, and seeing it through until its address answers.
+//! Deploying an app from a form. Its page then sees it through until it answers.
 
-use crate::api;
+use crate::api::{self, Failure};
 use crate::components::{Card, Field, Head, Problem};
-use crate::model::{self, Wish};
+use crate::live::live;
 use crate::session::{Session, session};
 use leptos::prelude::*;
+use leptos::task::spawn_local;
+use leptos_router::components::A;
 use leptos_router::hooks::use_navigate;
+use slipway_dashboard_model::{self as model, Draft, Expose, Wish};
 
 #[derive(Clone, Copy)]
 struct Form {
@@ -14,111 +17,135 @@ struct Form {
     image: RwSignal<String>,
     port: RwSignal<String>,
     replicas: RwSignal<String>,
-    expose: RwSignal<String>,
+    expose: RwSignal<Expose>,
 }
 
 impl Form {
     fn new() -> Self {
         let text = |value: &str| RwSignal::new(value.to_owned());
-        Form {
-            namespace: text("default"),
-            name: text(""),
-            image: text(""),
-            port: text("8080"),
-            replicas: text("2"),
-            expose: text("NodePort"),
-        }
+        let (namespace, name, image, port, replicas) = (text("default"), text(""), text(""), text("8080"), text("2"));
+        Form { namespace, name, image, port, replicas, expose: RwSignal::new(Expose::NodePort) }
     }
 
-    fn wish(self) -> Result<Wish, String> {
-        let trimmed = |value: RwSignal<String>| value.get_untracked().trim().to_owned();
-        let port = match trimmed(self.port).as_str() {
-            "" => None,
-            text => Some(text.parse().map_err(|_| "The port is a number from 1 to 65535.".to_owned())?),
-        };
-        let replicas = trimmed(self.replicas).parse().map_err(|_| "The number of copies is a number.".to_owned())?;
-        let wish = Wish {
-            namespace: trimmed(self.namespace),
-            name: trimmed(self.name),
-            image: trimmed(self.image),
-            port,
-            replicas,
-            expose: trimmed(self.expose),
-        };
-        if wish.name.is_empty() || wish.image.is_empty() {
-            return Err("An app needs a name and an image.".into());
+    fn draft(self) -> Draft {
+        Draft {
+            namespace: self.namespace.get(),
+            name: self.name.get(),
+            image: self.image.get(),
+            port: self.port.get(),
+            replicas: self.replicas.get(),
+            expose: self.expose.get(),
         }
-        if !wish.expose.is_empty() && wish.port.is_none() {
-            return Err("To be reachable, an app needs the port that it listens on.".into());
-        }
-        Ok(wish)
     }
 }
 
 #[component]
 pub fn Deploy() -> impl IntoView {
     let (session, form, navigate) = (session(), Form::new(), use_navigate());
-    let problem = RwSignal::new(None::<String>);
-    let busy = RwSignal::new(false);
+    let (problem, busy) = (RwSignal::new(None::<String>), RwSignal::new(false));
+    // Nobody is told of mistakes before having tried.
+    let tried = RwSignal::new(false);
+    let checked = Memo::new(move |_| form.draft().check());
+    let mistake = move |field: &'static str| {
+        Signal::derive(move || if tried.get() { checked.get().err().and_then(|mistakes| mistakes.of(field)) } else { None })
+    };
     let submit = move |event: leptos::ev::SubmitEvent| {
         event.prevent_default();
-        let wish = match form.wish() {
-            Ok(wish) => wish,
-            Err(why) => return problem.set(Some(why)),
-        };
+        tried.set(true);
         problem.set(None);
+        let Ok(wish) = checked.get_untracked() else { return };
         busy.set(true);
         let navigate = navigate.clone();
-        leptos::task::spawn_local(async move {
+        spawn_local(async move {
             match create(session, &wish).await {
                 Ok(()) => navigate(&format!("/ui/apps/{}/{}", wish.namespace, wish.name), Default::default()),
-                Err(message) => problem.set(Some(message)),
+                Err(failure) => {
+                    problem.try_set(Some(failure.message));
+                    busy.try_set(false);
+                }
             }
-            busy.set(false);
         });
     };
     view! {
         <Head title="Deploy an app"/>
         <Card>
-            <form class="form" on:submit=submit>
-                <Field label="Name" id="name" value=form.name hint="Lower-case letters, digits and hyphens"/>
-                <Field label="Image" id="image" value=form.image hint="As registry.example.com/team/app:1.2"/>
+            <form class="form" novalidate on:submit=submit>
                 <div class="pair">
-                    <Field label="Port" id="port" value=form.port hint="What the app listens on; empty: none"/>
-                    <Field label="Copies" id="replicas" value=form.replicas/>
+                    <Field label="Name" id="name" value=form.name hint="Lower-case letters, digits and hyphens" mistake=mistake("name")/>
+                    <Namespace value=form.namespace mistake=mistake("namespace")/>
                 </div>
+                <Field label="Image" id="image" value=form.image hint="As registry.example.com/team/app:1.2" mistake=mistake("image")/>
                 <div class="pair">
-                    <label class="field" for="expose">
-                        <span>"Reachable"</span>
-                        <select id="expose" on:change=move |event| form.expose.set(event_target_value(&event))>
-                            <option value="NodePort">"on a port of every node"</option>
-                            <option value="LoadBalancer">"through a load balancer"</option>
-                            <option value="ClusterIP">"inside the cluster"</option>
-                            <option value="">"not at all"</option>
-                        </select>
-                    </label>
-                    <Field label="Namespace" id="namespace" value=form.namespace/>
+                    <Field label="Port" id="port" value=form.port hint="What the app listens on" mistake=mistake("port")/>
+                    <Field label="Copies" id="replicas" value=form.replicas hint="How many pods run it" mistake=mistake("replicas")/>
                 </div>
+                <Exposure value=form.expose/>
                 <Problem message=problem.into()/>
-                <button class="button primary" type="submit" id="submit" disabled=move || busy.get()>"Deploy"</button>
+                <div class="actions">
+                    <button class="button primary" type="submit" id="submit" disabled=move || busy.get()>
+                        {move || if busy.get() { "Deploying…" } else { "Deploy" }}
+                    </button>
+                    <A href="/" attr:class="button quiet">"Cancel"</A>
+                </div>
             </form>
         </Card>
     }
 }
 
-/// The Service first: if it is refused, nothing runs. If the Deployment is refused, the Service is taken back.
-async fn create(session: Session, wish: &Wish) -> Result<(), String> {
+/// Any name may be entered; those that can be seen are suggested.
+#[component]
+fn Namespace(value: RwSignal<String>, mistake: Signal<Option<String>>) -> impl IntoView {
+    let namespaces = live("/api/v1/namespaces".into());
+    let options = move || {
+        let option = |name: &str| view! { <option value=name.to_owned()></option> };
+        namespaces.with(|all| all.values().map(|namespace| option(model::name(namespace))).collect::<Vec<_>>())
+    };
+    view! {
+        <Field label="Namespace" id="namespace" value=value suggestions="namespaces" hint="Where your team's apps live" mistake=mistake/>
+        <datalist id="namespaces">{options}</datalist>
+    }
+}
+
+#[component]
+fn Exposure(value: RwSignal<Expose>) -> impl IntoView {
+    let choice = move |expose: Expose| {
+        let (title, hint) = match expose {
+            Expose::NodePort => ("A port of every node", "People inside your network open it by a node's address."),
+            Expose::LoadBalancer => ("A load balancer", "The cloud makes one with an address of its own."),
+            Expose::ClusterIp => ("Inside the cluster", "Other apps call it by its name."),
+            Expose::Not => ("Not at all", "It works without being asked."),
+        };
+        view! {
+            <label class="choice">
+                <input type="radio" name="expose" id=format!("expose-{}", expose.as_str()) prop:checked=move || value.get() == expose
+                    on:change=move |_| value.set(expose)/>
+                <span><strong>{title}</strong><small class="dim">{hint}</small></span>
+            </label>
+        }
+    };
+    view! {
+        <fieldset class="choices"><legend>"Reachable through"</legend>{Expose::ALL.map(choice).into_iter().collect::<Vec<_>>()}</fieldset>
+    }
+}
+
+/// Everything is tried out before anything is made. The Service comes second and belongs to the Deployment; if it is
+/// refused after all, the Deployment is taken back.
+async fn create(session: Session, wish: &Wish) -> Result<(), Failure> {
     let services = format!("/api/v1/namespaces/{}/services", wish.namespace);
     let deployments = format!("/apis/apps/v1/namespaces/{}/deployments", wish.namespace);
-    let service = model::service(wish);
-    if let Some(service) = &service {
-        api::request(session, "POST", &services, Some(service)).await.map_err(|failure| failure.message)?;
+    let deployment = model::deployment(wish);
+    api::request(session, "POST", &format!("{deployments}?dryRun=All"), Some(&deployment)).await?;
+    if let Some(service) = model::service(wish, None) {
+        api::request(session, "POST", &format!("{services}?dryRun=All"), Some(&service)).await?;
     }
-    if let Err(failure) = api::request(session, "POST", &deployments, Some(&model::deployment(wish))).await {
-        if service.is_some() {
-            let _ = api::request(session, "DELETE", &format!("{services}/{}", wish.name), None).await;
+    let made = api::request(session, "POST", &deployments, Some(&deployment)).await?;
+    let Some(service) = model::service(wish, Some(&made)) else { return Ok(()) };
+    let Err(failure) = api::request(session, "POST", &services, Some(&service)).await else { return Ok(()) };
+    match api::request(session, "DELETE", &format!("{deployments}/{}", wish.name), None).await {
+        Ok(_) => Err(failure),
+        Err(left) => {
+            let message = format!("{} The app runs without its Service, and could not be taken back: {}", failure.message, left.message);
+            Err(Failure { message, ..failure })
         }
-        return Err(failure.message);
     }
-    Ok(())
 }

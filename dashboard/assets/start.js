@@ -1,0 +1,9 @@
+// The module lies beside this file, in a folder that is named after its content.
+import start from "./dashboard.js";
+
+start().catch((error) => {
+  const said = document.createElement("p");
+  said.className = "problem";
+  said.textContent = `The dashboard could not start: ${error}`;
+  document.body.append(said);
+});

@@ -22,17 +22,21 @@ spec:
 "#;
 
 const WORK: &str = r#"
-apiVersion: v1
-kind: Pod
-metadata: {name: work, labels: {app: work}}
+apiVersion: apps/v1
+kind: Deployment
+metadata: {name: work}
 spec:
-  terminationGracePeriodSeconds: 1
-  nodeSelector: {pool: general}
-  containers:
-    - name: main
-      image: registry.slipway.test/web:1
-      imagePullPolicy: IfNotPresent
-      resources: {requests: {cpu: 500m, memory: 64Mi}}
+  selector: {matchLabels: {app: work}}
+  template:
+    metadata: {labels: {app: work}}
+    spec:
+      terminationGracePeriodSeconds: 1
+      nodeSelector: {pool: general}
+      containers:
+        - name: main
+          image: registry.slipway.test/web:1
+          imagePullPolicy: IfNotPresent
+          resources: {requests: {cpu: 500m, memory: 64Mi}}
 "#;
 
 const EXPOSED: &str = r#"
@@ -51,6 +55,18 @@ fn machines(cluster: &Cluster) -> Vec<Value> {
     cluster.json(&["get", "machines"])["items"].as_array().cloned().unwrap_or_default()
 }
 
+/// Where the Deployment's pod runs, if it does.
+fn ready_on(cluster: &Cluster) -> Option<String> {
+    let pods = cluster.pods("app=work");
+    let ready = pods.iter().find(|pod| condition(pod, "Ready") == "True")?;
+    ready["spec"]["nodeName"].as_str().map(str::to_owned)
+}
+
+fn state<'a>(instances: &'a [Value], id: &str) -> &'a str {
+    let instance = instances.iter().find(|instance| instance["InstanceId"] == id);
+    instance.and_then(|instance| instance["State"]["Name"].as_str()).unwrap_or_default()
+}
+
 fn tag<'a>(instance: &'a Value, key: &str) -> &'a str {
     let tags = instance["Tags"].as_array();
     tags.and_then(|tags| tags.iter().find(|tag| tag["Key"] == key)).and_then(|tag| tag["Value"].as_str()).unwrap_or_default()
@@ -67,13 +83,14 @@ fn a_pod_gets_a_machine_a_service_a_load_balancer_and_both_are_given_back() {
     cluster.wait("the default service account", || cluster.kubectl(&["get", "serviceaccount", "default"]).status.success());
     cluster.apply(POOL);
     cluster.apply(WORK);
-    let id = buys_a_machine(&cluster, &mut cloud);
+    let (name, id) = buys_a_machine(&cluster, &mut cloud);
     balances(&cluster, &mut cloud, &id);
+    let id = moves_to_another(&cluster, &mut cloud, &name, &id);
     gives_it_back(&cluster, &mut cloud, &id);
 }
 
-/// Answers the instance's id.
-fn buys_a_machine(cluster: &Cluster, cloud: &mut Emulator) -> String {
+/// Answers the names of Machine and instance.
+fn buys_a_machine(cluster: &Cluster, cloud: &mut Emulator) -> (String, String) {
     cluster.wait("an instance to be launched", || !cloud.instances().is_empty());
     let (bought, launched) = (machines(cluster), cloud.instances());
     assert_eq!((bought.len(), launched.len()), (1, 1), "one pod, one machine: {bought:?}");
@@ -87,11 +104,10 @@ fn buys_a_machine(cluster: &Cluster, cloud: &mut Emulator) -> String {
 
     cluster.wait("the pod to run on it", || {
         cloud.work(cluster);
-        condition(&cluster.json(&["get", "pod", "work"]), "Ready") == "True"
+        ready_on(cluster).is_some_and(|node| node == name)
     });
     let node = cluster.json(&["get", "node", name]);
     let zone = instance["Placement"]["AvailabilityZone"].as_str().unwrap();
-    assert_eq!(cluster.get("pod/work", "{.spec.nodeName}"), name);
     assert_eq!(node["spec"]["providerID"], format!("aws:///{zone}/{id}"));
     for (label, value) in [
         ("pool", "general"),
@@ -102,10 +118,10 @@ fn buys_a_machine(cluster: &Cluster, cloud: &mut Emulator) -> String {
         assert_eq!(node["metadata"]["labels"][label], value, "{label}: {}", node["metadata"]["labels"]);
     }
     cluster.wait_for(&format!("machine/{name}"), "{.status.phase}", "Ready");
-    assert!(cluster.ok(&["logs", "work"]).contains("listens on port 8080"), "the API reaches its agent");
+    assert!(cluster.ok(&["logs", "deployment/work"]).contains("listens on port 8080"), "the API reaches its agent");
     let requests = cluster.ok(&["get", "certificatesigningrequests", "-o", "jsonpath={.items[*].spec.username}"]);
     assert!(requests.contains("system:bootstrap:") && requests.contains(&format!("system:node:{name}")), "{requests}");
-    id
+    (name.to_owned(), id)
 }
 
 /// What an ELBv2 call lists under a name.
@@ -134,8 +150,9 @@ fn balances(cluster: &Cluster, cloud: &mut Emulator, id: &str) {
     // Where the balancer would lead to, the Service answers.
     let machine = &cloud.machines[id];
     let node = format!("{}:{node_port}", machine.ip);
-    cluster
-        .wait("the node port to answer", || crate::cluster::http_get(&node, "/hostname").is_ok_and(|name| name.trim() == "work"));
+    cluster.wait("the node port to answer", || {
+        crate::cluster::http_get(&node, "/hostname").is_ok_and(|name| name.starts_with("work-"))
+    });
 
     cluster.ok(&["delete", "service", "work"]);
     cluster.wait("the load balancer to be gone", || {
@@ -144,15 +161,32 @@ fn balances(cluster: &Cluster, cloud: &mut Emulator, id: &str) {
     });
 }
 
+/// A Machine that is deleted is drained, and what ran there makes another be bought. Answers the other instance's id.
+fn moves_to_another(cluster: &Cluster, cloud: &mut Emulator, name: &str, id: &str) -> String {
+    cluster.ok(&["delete", "machine", name, "--wait=false"]);
+    cluster.wait("the pod to run on another machine", || {
+        cloud.work(cluster);
+        ready_on(cluster).is_some_and(|node| node != name)
+    });
+    cluster.wait("the first to be gone", || {
+        cloud.work(cluster);
+        machines(cluster).len() == 1 && cluster.ok(&["get", "nodes", "-o", "name"]).lines().count() == 1
+    });
+    let instances = cloud.instances();
+    assert_eq!((instances.len(), state(&instances, id)), (2, "terminated"));
+    let other = instances.iter().find(|instance| instance["InstanceId"] != id).expect("there are two");
+    assert_eq!(other["State"]["Name"], "running");
+    other["InstanceId"].as_str().unwrap().to_owned()
+}
+
 fn gives_it_back(cluster: &Cluster, cloud: &mut Emulator, id: &str) {
-    cluster.ok(&["delete", "pod", "work"]);
+    cluster.ok(&["scale", "deployment", "work", "--replicas=0"]);
     cluster.wait("the machine to be given back", || {
         cloud.work(cluster);
         machines(cluster).is_empty()
     });
     let instances = cloud.instances();
-    assert_eq!(instances.len(), 1, "no other was bought");
-    assert_eq!((&instances[0]["InstanceId"], &instances[0]["State"]["Name"]), (&json!(id), &json!("terminated")));
+    assert_eq!((instances.len(), state(&instances, id)), (2, "terminated"), "no other was bought");
     let left = || cluster.ok(&["get", "nodes", "-o", "name"]);
     cluster.wait("the node to be gone", || left().is_empty());
     let tokens = cluster.ok(&["get", "secrets", "-n", "kube-system", "-o", "name"]);

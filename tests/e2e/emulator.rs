@@ -42,6 +42,8 @@ pub struct Emulator {
     answers: BufReader<ChildStdout>,
     /// By instance id.
     pub machines: BTreeMap<String, Machine>,
+    /// How many were booted.
+    booted: u8,
 }
 
 impl Emulator {
@@ -68,7 +70,7 @@ impl Emulator {
             .expect("python3 starts");
         let ask = client.stdin.take().expect("piped");
         let answers = BufReader::new(client.stdout.take().expect("piped"));
-        Emulator { moto, client, ask, answers, machines: BTreeMap::new() }
+        Emulator { moto, client, ask, answers, machines: BTreeMap::new(), booted: 0 }
     }
 
     pub fn ask(&mut self, service: &str, call: &str, arguments: Value) -> Value {
@@ -108,8 +110,8 @@ impl Emulator {
         let user_data = self.ask("ec2", "describe_instance_attribute", asked)["UserData"]["Value"].clone();
         let user_data = user_data.as_str().expect("it was launched with user-data");
         let script = base64::engine::general_purpose::STANDARD.decode(user_data).expect("EC2 has it in base64");
-        let host = 20 + u8::try_from(self.machines.len()).expect("tests buy few");
-        let mut machine = Machine::new(cluster, &id[..8.min(id.len())], host);
+        self.booted += 1;
+        let mut machine = Machine::new(cluster, &format!("b{}", self.booted), 20 + self.booted);
         let file = machine.data_dir.join("user-data");
         std::fs::write(&file, script).expect("the directory is writable");
         let tools = binary().parent().expect("the binary is in a folder").display().to_string();

@@ -123,7 +123,7 @@ fn taints_and_tolerations(cluster: &Cluster) {
         &[
             pod("mine", &format!("tolerations: [{{key: only, operator: Equal, value: mine}}]\n  {container}")),
             pod("yours", container),
-            pod("choosy", &format!("tolerations: [{{operator: Exists}}]\n  nodeSelector: {{topology.kubernetes.io/zone: b}}\n  containers: [{{name: main, image: 'registry.slipway.test/web:1', resources: {{requests: {{cpu: 100}}}}}}]")),
+            pod("choosy", "tolerations: [{operator: Exists}]\n  nodeSelector: {topology.kubernetes.io/zone: b}\n  containers: [{name: main, image: 'registry.slipway.test/web:1', resources: {requests: {cpu: 100}}}]"),
         ]
         .concat(),
     );

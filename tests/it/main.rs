@@ -4,6 +4,7 @@
 mod admission;
 mod architecture;
 mod authentication;
+mod cloud;
 mod cluster;
 mod discovery;
 mod garbage_collection;

@@ -6,9 +6,15 @@ mod error;
 mod machines;
 
 use async_trait::async_trait;
+use aws_config::timeout::TimeoutConfig;
 use aws_config::{BehaviorVersion, Region};
 use aws_credential_types::Credentials;
 use slipway_cloud::{Error, Instance, InstanceType, Launch, LoadBalancer, LoadBalancerState, Provider, Subnet};
+use std::time::Duration;
+
+/// A call that isn't answered by then counts as lost, and is made again by whoever needs it. The SDK alone would wait forever.
+const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(20);
+const CALL_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Where and as whom the cloud is asked.
 #[derive(Debug, Clone)]
@@ -29,7 +35,10 @@ pub struct Ec2 {
 
 impl Ec2 {
     pub async fn connect(options: Options) -> Self {
-        let mut loader = aws_config::defaults(BehaviorVersion::latest()).region(Region::new(options.region));
+        let timeouts =
+            TimeoutConfig::builder().operation_attempt_timeout(ATTEMPT_TIMEOUT).operation_timeout(CALL_TIMEOUT).build();
+        let loader = aws_config::defaults(BehaviorVersion::latest()).region(Region::new(options.region));
+        let mut loader = loader.timeout_config(timeouts);
         if let Some(endpoint) = &options.endpoint {
             loader = loader.endpoint_url(endpoint);
             if std::env::var_os("AWS_ACCESS_KEY_ID").is_none() {

@@ -1,14 +1,13 @@
 //! End-to-end tests: the real binary, containerd, kubectl.
 #![allow(clippy::unwrap_used)] // a test fails by it
 
+mod browser;
 mod cloud;
 mod cluster;
 mod conversation;
+mod dashboard;
 mod emulator;
 mod features;
-mod browser;
-mod cluster;
-mod dashboard;
 mod jobs;
 mod kubectl;
 mod lifecycle;

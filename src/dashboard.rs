@@ -86,7 +86,9 @@ mod tests {
 
     #[test]
     fn brotli_is_sent_to_those_who_take_it() {
-        let takes = |value: &'static str| takes_brotli(&HeaderMap::from_iter([(header::ACCEPT_ENCODING, HeaderValue::from_static(value))]));
+        let takes = |value: &'static str| {
+            takes_brotli(&HeaderMap::from_iter([(header::ACCEPT_ENCODING, HeaderValue::from_static(value))]))
+        };
         let answers = ["gzip, deflate, br", "br;q=0.5", "gzip", "br;q=0", "brotli"].map(takes);
         assert_eq!(answers, [true, true, false, false, false]);
         assert!(!takes_brotli(&HeaderMap::new()));

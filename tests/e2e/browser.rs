@@ -5,7 +5,7 @@
 use crate::cluster::PATIENCE;
 use base64::Engine;
 use serde_json::{Value, json};
-use std::io::{Read, Write};
+use std::io::{BufRead, BufReader, Write};
 use std::net::TcpStream;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -53,7 +53,8 @@ impl Browser {
         command.arg(format!("--port={}", ADDRESS.rsplit(':').next().unwrap())).env("HOME", profile.path());
         let driver = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
         let arguments = ARGUMENTS.into_iter().map(str::to_owned);
-        let arguments: Vec<String> = arguments.chain([format!("--user-data-dir={}", profile.path().join("data").display())]).collect();
+        let arguments: Vec<String> =
+            arguments.chain([format!("--user-data-dir={}", profile.path().join("data").display())]).collect();
         let options = json!({
             "acceptInsecureCerts": true, "goog:loggingPrefs": {"browser": "ALL"},
             "goog:chromeOptions": {"binary": CHROMIUM, "args": arguments},
@@ -177,12 +178,30 @@ fn exchange(method: &str, path: &str, body: &Value) -> Result<Value, String> {
          Connection: close\r\n\r\n{body}"
     )
     .map_err(broken)?;
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).map_err(broken)?;
-    let (_, answer) = answer.split_once("\r\n\r\n").ok_or("no answer")?;
-    let answer: Value = serde_json::from_str(answer).map_err(|error| format!("{error}: {answer}"))?;
+    let answer = read_answer(BufReader::new(stream)).map_err(broken)?;
+    let answer: Value = serde_json::from_slice(&answer).map_err(|error| error.to_string())?;
     match answer["value"]["error"].as_str() {
         Some(error) => Err(format!("{error}: {}", answer["value"]["message"].as_str().unwrap_or_default())),
         None => Ok(answer["value"].clone()),
     }
+}
+
+/// An answer's body. chromedriver keeps the connection open, so its length is what ends it.
+fn read_answer(mut stream: impl BufRead) -> std::io::Result<Vec<u8>> {
+    let mut length = 0;
+    loop {
+        let mut line = String::new();
+        stream.read_line(&mut line)?;
+        if line.trim().is_empty() {
+            break;
+        }
+        if let Some((name, value)) = line.split_once(':')
+            && name.eq_ignore_ascii_case("content-length")
+        {
+            length = value.trim().parse().unwrap_or_default();
+        }
+    }
+    let mut body = vec![0; length];
+    stream.read_exact(&mut body)?;
+    Ok(body)
 }

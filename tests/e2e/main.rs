@@ -20,3 +20,4 @@ mod scheduling;
 mod service;
 mod simulated;
 mod verbs;
+mod walkthrough;

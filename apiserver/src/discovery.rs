@@ -83,8 +83,9 @@ pub fn respond(server: &ApiServer, request: &Parts) -> Option<Result<Response, S
         ["apis", group, version] if !group.is_empty() => resource_list(&served, group, version),
         _ => None,
     };
-    let answer = answer.ok_or_else(Status::no_such_path);
-    Some(answer.and_then(|answer| Ok(respond::value(Accept::parse(&request.headers)?, StatusCode::OK, &answer))))
+    let Some(answer) = answer else { return Some(Ok(respond::page_not_found())) };
+    let accept = Accept::parse(&request.headers);
+    Some(accept.map(|accept| respond::value(accept, StatusCode::OK, &answer)))
 }
 
 fn served(server: &ApiServer) -> Served {

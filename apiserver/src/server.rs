@@ -8,6 +8,7 @@ use crate::http::session::Sessions;
 use crate::kind::Strategy;
 use crate::stored::{self, Cache, Entry, Snapshot};
 use crate::subresources::node_agent::Agents;
+use crate::subresources::review;
 use crate::subresources::token::Signer;
 use axum::Router;
 use slipway_store::{Store, cache};
@@ -169,6 +170,12 @@ impl ApiServer {
     /// The kind served at `/apis/GROUP/VERSION/…/PLURAL` (`group` is empty for the core group).
     pub fn strategy(&self, group: &str, version: &str, plural: &str) -> Option<&Arc<dyn Strategy>> {
         self.resources.by_path.get(group)?.get(version)?.get(plural)
+    }
+
+    /// Whether there is anything at `/apis/GROUP/VERSION`.
+    pub fn serves(&self, group: &str, version: &str) -> bool {
+        self.resources.by_path.get(group).is_some_and(|versions| versions.contains_key(version))
+            || review::ALL.iter().any(|review| (review.group, review.version) == (group, version))
     }
 
     /// What the cache holds now, without asking the store: for admission and authorisation.

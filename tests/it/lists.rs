@@ -19,6 +19,27 @@ async fn with_maps(count: usize) -> TestServer {
     server
 }
 
+/// Bytes that no serialiser would write come out of a get, a list and a watch as they are in the store.
+#[tokio::test]
+async fn stored_bytes_are_sent_as_they_are() {
+    let server = with_maps(1).await;
+    let mut watch = server.watch(&format!("{MAPS}?watch=1")).await;
+    let odd = r#"{"kind":"ConfigMap","apiVersion":"v1","metadata":{"namespace" : "default","name":"odd"},  "data":{"b":"\u0041", "a":"1" }}"#;
+    let write = slipway_store::Write {
+        key: "/core/configmaps/default/odd".into(),
+        expect: slipway_store::Expect::Absent,
+        change: slipway_store::Change::Put(odd.into()),
+    };
+    let revision = server.api.store.write(write).await.unwrap();
+    let sent = odd.replace("\"metadata\":{", &format!("\"metadata\":{{\"resourceVersion\":\"{revision}\","));
+    let text = async |path: &str| String::from_utf8(server.bytes(path).await.to_vec()).unwrap();
+    assert_eq!(text(&format!("{MAPS}/odd")).await.trim_end(), sent);
+    assert!(text(MAPS).await.contains(&format!(",{sent}]}}")), "the list has other bytes");
+    assert!(text("/api/v1/configmaps?labelSelector=!parity&limit=5").await.contains(&sent), "the filtered list has other bytes");
+    let event = format!("\"object\":{sent}}}\n");
+    while !watch.next_line().await.ends_with(&event) {}
+}
+
 #[tokio::test]
 async fn a_list_has_the_objects_in_order_and_a_revision() {
     let server = with_maps(3).await;

@@ -4,6 +4,7 @@
 mod admission;
 mod architecture;
 mod authentication;
+mod bad_input;
 mod cloud;
 mod cluster;
 mod discovery;
@@ -16,6 +17,7 @@ mod node_lifecycle;
 mod over_memory;
 mod over_postgres;
 mod patch;
+mod reviews;
 mod scheduling;
 mod simulated;
 mod subresources;

@@ -110,6 +110,14 @@ impl TestServer {
         Answer::of(self.send(Some(User::admin()), request).await).await
     }
 
+    /// An answer's body as it is.
+    pub async fn bytes(&self, path: &str) -> bytes::Bytes {
+        let request = Request::builder().uri(path).body(Body::empty()).expect("a request");
+        let response = self.send(Some(User::admin()), request).await;
+        assert!(response.status().is_success(), "{path} is answered with {}", response.status());
+        response.into_body().collect().await.expect("the body comes to its end").to_bytes()
+    }
+
     /// A watch; `path` has the query.
     pub async fn watch(&self, path: &str) -> Watch {
         self.watch_with("application/json", path).await
@@ -163,10 +171,19 @@ impl Watch {
 
     /// The same, however long it takes: for tests whose clock is paused.
     pub async fn next_unhurried(&mut self) -> Option<Value> {
+        self.line().await.map(|line| serde_json::from_slice(&line).expect("an event is JSON"))
+    }
+
+    /// The next event as it is sent, with the line's end.
+    pub async fn next_line(&mut self) -> String {
+        let line = tokio::time::timeout(PATIENCE, self.line()).await.expect("an event was expected");
+        String::from_utf8(line.expect("the watch goes on")).expect("JSON is UTF-8")
+    }
+
+    async fn line(&mut self) -> Option<Vec<u8>> {
         loop {
             if let Some(end) = self.buffer.iter().position(|byte| *byte == b'\n') {
-                let line: Vec<u8> = self.buffer.drain(..=end).collect();
-                return Some(serde_json::from_slice(&line).expect("an event is JSON"));
+                return Some(self.buffer.drain(..=end).collect());
             }
             let chunk = self.body.next().await?;
             self.buffer.extend_from_slice(&chunk.expect("the stream goes on"));

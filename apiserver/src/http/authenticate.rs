@@ -110,13 +110,33 @@ pub async fn of_token(server: &ApiServer, token: &str) -> Option<User> {
     if let Some((id, secret)) = bootstrap_parts(token) {
         return bootstrap(server, id, secret).await;
     }
-    of_service_account(server, token).await
+    let (user, _) = of_service_account(server, token, &[&server.options.service_account_issuer]).await?;
+    Some(user)
 }
 
-/// Whose token it is, if it was signed here and what it is bound to is still there.
-async fn of_service_account(server: &ApiServer, token: &str) -> Option<User> {
+/// Who a token stands for, and for which of `audiences` it is good (empty: for this server).
+pub async fn for_audiences(server: &ApiServer, token: &str, audiences: &[String]) -> Option<(User, Vec<String>)> {
+    let own = &server.options.service_account_issuer;
+    if audiences.is_empty() || audiences.contains(own) {
+        // What is not a service account's token is meant for this server alone.
+        let user = of_token(server, token).await;
+        if let Some(user) = user {
+            return Some((user, vec![own.clone()]));
+        }
+    }
+    if audiences.is_empty() {
+        return None;
+    }
+    let audiences: Vec<&str> = audiences.iter().map(String::as_str).collect();
+    let (user, mut good) = of_service_account(server, token, &audiences).await?;
+    good.retain(|audience| audiences.contains(&audience.as_str()));
+    Some((user, good))
+}
+
+/// Whose token it is and for whom, if it was signed here for one of `audiences` and what it is bound to is still there.
+async fn of_service_account(server: &ApiServer, token: &str, audiences: &[&str]) -> Option<(User, Vec<String>)> {
     let signer = server.signer.as_ref()?;
-    let claims = signer.verify(token, &[&signer.issuer], server.now()).ok()?;
+    let claims = signer.verify(token, audiences, server.now()).ok()?;
     // The cache may not have seen a new account or pod yet.
     if !claims.is_live(server, &server.snapshot()) && !claims.is_live(server, &server.cache.fresh().await.ok()?) {
         return None;
@@ -133,7 +153,7 @@ async fn of_service_account(server: &ApiServer, token: &str) -> Option<User> {
             extra(&format!("{what}-uid"), named.uid.clone());
         }
     }
-    Some(user)
+    Some((user, claims.aud))
 }
 
 /// `[a-z0-9]{6}.[a-z0-9]{16}`

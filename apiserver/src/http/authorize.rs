@@ -5,18 +5,25 @@ use crate::http::error::{Status, qualified};
 use crate::http::request_info::{RequestInfo, Verb};
 use crate::server::ApiServer;
 use crate::stored;
+use crate::subresources::{self, review};
 use serde_json::{Value, json};
-use std::collections::HashSet;
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 /// Decides on requests. RBAC will be one.
 pub trait Authorizer: Send + Sync {
     fn allows(&self, server: &ApiServer, user: &User, request: &RequestInfo) -> bool;
+    /// What a user may do in a namespace: `authorization.k8s.io/v1 SubjectRulesReviewStatus`.
+    fn rules(&self, server: &ApiServer, user: &User, namespace: &str) -> Value;
 }
 
 /// Paths that anybody may read, so that a load balancer and `kubectl version` need no credential.
 const PUBLIC: [&str; 4] = ["/healthz", "/livez", "/readyz", "/version"];
 /// What every authenticated caller may read: what is served, and in which form.
 const DISCOVERY: [&str; 5] = ["/api", "/apis", "/openapi", "/.well-known", "/version"];
+/// What a service account does not read even in its own namespace.
+const UNREADABLE_BY_ACCOUNTS: [&str; 2] = ["secrets", "namespaces"];
+/// The subresources that it reads there; the empty one is the object itself.
+const READABLE_BY_ACCOUNTS: [&str; 4] = ["", "status", "scale", "log"];
 /// Reviews that a caller may ask about itself.
 const SELF_REVIEWS: [&str; 3] = ["selfsubjectaccessreviews", "selfsubjectrulesreviews", "selfsubjectreviews"];
 
@@ -91,11 +98,60 @@ impl Authorizer for Plain {
             let namespace = account.split(':').next();
             return reads
                 && request.namespace.as_deref() == namespace
-                && !["secrets", "namespaces"].contains(&request.resource.as_str())
-                && ["", "status", "scale", "log"].contains(&request.subresource.as_str());
+                && !UNREADABLE_BY_ACCOUNTS.contains(&request.resource.as_str())
+                && READABLE_BY_ACCOUNTS.contains(&request.subresource.as_str());
         }
         component_allows(&user.name, request, reads)
     }
+
+    fn rules(&self, server: &ApiServer, user: &User, namespace: &str) -> Value {
+        if user.is_in(User::MASTERS) {
+            return json!({
+                "resourceRules": [{"verbs": ["*"], "apiGroups": ["*"], "resources": ["*"]}],
+                "nonResourceRules": [{"verbs": ["*"], "nonResourceURLs": ["*"]}], "incomplete": false,
+            });
+        }
+        let mut resources = vec![];
+        if user.is_in(User::AUTHENTICATED) {
+            for group in ["authentication.k8s.io", "authorization.k8s.io"] {
+                let of_group = review::ALL.iter().filter(|one| one.group == group).map(|one| one.plural);
+                let own: Vec<&str> = of_group.filter(|plural| SELF_REVIEWS.contains(plural)).collect();
+                resources.push(json!({"verbs": ["create"], "apiGroups": [group], "resources": own}));
+            }
+        }
+        let account = user.name.strip_prefix("system:serviceaccount:").and_then(|rest| rest.split(':').next());
+        if account == Some(namespace) {
+            resources.extend(readable_by_accounts(server));
+        }
+        let open = if user.is_in(User::AUTHENTICATED) { DISCOVERY.as_slice() } else { &[] };
+        let paths: Vec<String> = PUBLIC.iter().chain(open).flat_map(|path| [(*path).to_owned(), format!("{path}/*")]).collect();
+        // What the parts of the control plane may do depends on more than kinds and verbs.
+        let part = account.is_none() && user.name.starts_with("system:") && user.is_in(User::AUTHENTICATED);
+        let mut rules = json!({
+            "resourceRules": resources, "nonResourceRules": [{"verbs": ["get"], "nonResourceURLs": paths}], "incomplete": part,
+        });
+        if part {
+            rules["evaluationError"] = "the rules of a part of the control plane cannot be listed".into();
+        }
+        rules
+    }
+}
+
+/// What a service account may read in its own namespace, as rules.
+fn readable_by_accounts(server: &ApiServer) -> Vec<Value> {
+    let mut by_group: BTreeMap<&str, BTreeSet<String>> = BTreeMap::new();
+    for strategy in server.strategies() {
+        let names = strategy.names();
+        if !names.namespaced || UNREADABLE_BY_ACCOUNTS.contains(&names.plural) {
+            continue;
+        }
+        let resources = by_group.entry(names.group).or_default();
+        resources.insert(names.plural.to_owned());
+        let subs = subresources::of(names).into_iter().filter(|sub| READABLE_BY_ACCOUNTS.contains(&sub.name));
+        resources.extend(subs.map(|sub| format!("{}/{}", names.plural, sub.name)));
+    }
+    let rule = |(group, resources)| json!({"verbs": ["get", "list", "watch"], "apiGroups": [group], "resources": resources});
+    by_group.into_iter().map(rule).collect()
 }
 
 /// `GROUP/RESOURCE`, as `/pods`, `apps/deployments`.
@@ -177,6 +233,10 @@ fn node_allows(server: &ApiServer, node: &str, request: &RequestInfo, reads: boo
             request.namespace.as_deref() == Some("kube-node-lease") && own && verb != Verb::DeleteCollection
         }
         "certificates.k8s.io/certificatesigningrequests" => sub.is_empty() && (reads || verb == Verb::Create),
+        // It answers for its own endpoint by asking here who calls and whether they may.
+        "authentication.k8s.io/tokenreviews"
+        | "authorization.k8s.io/subjectaccessreviews"
+        | "authorization.k8s.io/localsubjectaccessreviews" => verb == Verb::Create,
         "/serviceaccounts" if sub == "token" => verb == Verb::Create && refers(server, node, request, Referred::ServiceAccount),
         "/serviceaccounts" => verb == Verb::Get && refers(server, node, request, Referred::ServiceAccount),
         "/secrets" => reads && sub.is_empty() && refers(server, node, request, Referred::Secret),

@@ -159,7 +159,7 @@ async fn answer(server: Arc<ApiServer>, info: RequestInfo, parts: Parts, body: B
 async fn dispatch(server: Arc<ApiServer>, user: User, info: RequestInfo, parts: Parts, body: Body) -> Result<Response, Status> {
     if !info.is_resource {
         if info.verb != Verb::Get {
-            return Err(Status::no_such_path());
+            return Ok(respond::page_not_found());
         }
         if info.path == "/metrics" {
             return metrics::respond(&server);
@@ -170,7 +170,10 @@ async fn dispatch(server: Arc<ApiServer>, user: User, info: RequestInfo, parts: 
         if let Some(response) = crate::openapi::respond(&parts).await {
             return response;
         }
-        return crate::discovery::respond(&server, &parts).unwrap_or_else(|| Err(Status::no_such_path()));
+        return crate::discovery::respond(&server, &parts).unwrap_or_else(|| Ok(respond::page_not_found()));
+    }
+    if !server.serves(&info.group, &info.version) {
+        return Ok(respond::page_not_found());
     }
     if let Some(review) = crate::subresources::review::find(&info.group, &info.version, &info.resource) {
         let strategy = server.strategy("", "v1", "pods").ok_or_else(Status::no_such_path)?.clone();

@@ -11,6 +11,11 @@ impl Query {
         Query(form_urlencoded::parse(query.as_bytes()).into_owned().collect())
     }
 
+    /// With one parameter.
+    pub fn of(name: &str, value: &str) -> Self {
+        Query(vec![(name.to_owned(), value.to_owned())])
+    }
+
     /// The first value; an empty one counts as absent, as in Kubernetes.
     pub fn get(&self, name: &str) -> Option<&str> {
         self.0.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str()).filter(|value| !value.is_empty())

@@ -19,6 +19,21 @@ pub enum Verb {
 }
 
 impl Verb {
+    /// By its name; one that no request has is `Other`.
+    pub fn parse(name: &str) -> Self {
+        match name {
+            "get" => Verb::Get,
+            "list" => Verb::List,
+            "watch" => Verb::Watch,
+            "create" => Verb::Create,
+            "update" => Verb::Update,
+            "patch" => Verb::Patch,
+            "delete" => Verb::Delete,
+            "deletecollection" => Verb::DeleteCollection,
+            _ => Verb::Other,
+        }
+    }
+
     pub fn as_str(self) -> &'static str {
         match self {
             Verb::Get => "get",

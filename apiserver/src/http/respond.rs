@@ -46,6 +46,16 @@ pub fn bytes(content_type: &'static str, code: StatusCode, bytes: Bytes) -> Resp
     response
 }
 
+/// For a path that is nobody's: not even the API's, which would answer with a Status.
+pub fn page_not_found() -> Response {
+    let mut response = Response::new(Body::from("404 page not found\n"));
+    *response.status_mut() = StatusCode::NOT_FOUND;
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    response
+}
+
 /// Adds a `Warning` header (RFC 7234, code 299), as kubectl prints it.
 pub fn warn(response: &mut Response, text: &str) {
     let quoted: String = text

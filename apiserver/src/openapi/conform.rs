@@ -1,9 +1,8 @@
 //! Holding an object to its schema: unknown fields, wrong types, nulls, and values that are written in several ways.
 
 use crate::http::error::Status;
-use crate::kind::Strategy;
-use crate::openapi::FieldValidation;
 use crate::openapi::schema::{Shape, Type, schemas};
+use crate::openapi::{Expected, FieldValidation};
 use base64::{Engine, engine::general_purpose::STANDARD};
 use serde_json::{Map, Value};
 use slipway_api::canonical;
@@ -23,13 +22,12 @@ pub struct Conform {
 
 impl Conform {
     /// Prunes and normalises the object; the warnings, or a 400.
-    pub fn run(self, strategy: &dyn Strategy, object: &mut Value) -> Result<Vec<String>, Status> {
-        let names = strategy.names();
+    pub fn run(self, expected: &Expected, object: &mut Value) -> Result<Vec<String>, Status> {
         let refuse = |why: &str| {
-            let (kind, version) = (names.kind, names.version);
+            let (kind, version) = (expected.kind, expected.version);
             Status::bad_request(format!("{kind} in version \"{version}\" cannot be handled as a {kind}: {why}"))
         };
-        let Some(root) = schemas().find(&strategy.schema_name()) else { return Ok(self.duplicates) };
+        let Some(root) = schemas().find(&expected.schema) else { return Ok(self.duplicates) };
         // What is found is told in one order, and what is stored is written in it.
         canonical::sort(object);
         let Some(map) = object.as_object_mut() else {

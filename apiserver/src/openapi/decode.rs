@@ -2,7 +2,7 @@
 //! schema, as Go's decoder would hold it to the struct.
 
 use crate::http::error::Status;
-use crate::kind::Strategy;
+use crate::kind::{Names, Strategy};
 use crate::openapi::FieldValidation;
 use crate::openapi::conform::Conform;
 use http::StatusCode;
@@ -18,10 +18,42 @@ const SHOWN_MAX: usize = 30;
 /// More warnings help nobody.
 const DUPLICATES_MAX: usize = 50;
 
-/// Decodes a body into an object of the strategy's kind, pruned and with normalised values, and the warnings that the
-/// client is sent. 400 if the body cannot be read or a value has a wrong type, 415 for an unknown content type.
+/// The kind that a body must be of.
+#[derive(Debug, Clone)]
+pub struct Expected {
+    /// Empty for the core group.
+    pub group: &'static str,
+    pub version: &'static str,
+    pub kind: &'static str,
+    /// The name of its type, as `io.k8s.api.core.v1.Pod`.
+    pub schema: String,
+}
+
+impl Expected {
+    pub fn of(strategy: &dyn Strategy) -> Self {
+        let Names { group, version, kind, .. } = *strategy.names();
+        Expected { group, version, kind, schema: strategy.schema_name() }
+    }
+
+    fn api_version(&self) -> String {
+        if self.group.is_empty() { self.version.to_owned() } else { format!("{}/{}", self.group, self.version) }
+    }
+}
+
+/// Decodes a body into an object of the strategy's kind (see `decode_as`).
 pub fn decode(
     strategy: &dyn Strategy,
+    body: &[u8],
+    content_type: &str,
+    validation: FieldValidation,
+) -> Result<(Value, Vec<String>), Status> {
+    decode_as(&Expected::of(strategy), body, content_type, validation)
+}
+
+/// Decodes a body into an object of the expected kind, pruned and with normalised values, and the warnings that the
+/// client is sent. 400 if the body cannot be read or a value has a wrong type, 415 for an unknown content type.
+pub fn decode_as(
+    expected: &Expected,
     body: &[u8],
     content_type: &str,
     validation: FieldValidation,
@@ -38,20 +70,18 @@ pub fn decode(
             ));
         }
     };
-    let kind = strategy.names().kind;
+    let kind = expected.kind;
     let mut object = read.map_err(|error| {
         let shown = shown(body);
-        let why = format!("couldn't get version/kind; json parse error: {error}");
-        Status::bad_request(format!("the object provided is unrecognized (must be of type {kind}): {why} ({shown})"))
+        Status::bad_request(format!("the object provided is unrecognized (must be of type {kind}): {error} ({shown})"))
     })?;
-    check_kind(strategy, &object, body)?;
-    let warnings = Conform { validation, duplicates: duplicates.into_inner() }.run(strategy, &mut object)?;
+    check_kind(expected, &object, body)?;
+    let warnings = Conform { validation, duplicates: duplicates.into_inner() }.run(expected, &mut object)?;
     Ok((object, warnings))
 }
 
 /// `kind` and `apiVersion` are the path's; they may be left out.
-fn check_kind(strategy: &dyn Strategy, object: &Value, body: &[u8]) -> Result<(), Status> {
-    let names = strategy.names();
+fn check_kind(names: &Expected, object: &Value, body: &[u8]) -> Result<(), Status> {
     let Some(map) = object.as_object() else {
         let why = format!("json: cannot unmarshal {} into Go value of type struct", super::conform::word(object));
         let why = format!(
@@ -109,9 +139,12 @@ fn shown(body: &[u8]) -> String {
 fn read_json(body: &[u8], duplicates: &RefCell<Vec<String>>) -> Result<Value, String> {
     let mut deserializer = serde_json::Deserializer::from_slice(body);
     let value = Reader { path: &Path::Root, duplicates }.deserialize(&mut deserializer);
-    value.and_then(|value| deserializer.end().map(|()| value)).map_err(|error| match error.classify() {
-        serde_json::error::Category::Eof => "unexpected end of JSON input".to_owned(),
-        _ => error.to_string(),
+    value.and_then(|value| deserializer.end().map(|()| value)).map_err(|error| {
+        let why = match error.classify() {
+            serde_json::error::Category::Eof => "unexpected end of JSON input".to_owned(),
+            _ => error.to_string(),
+        };
+        format!("couldn't get version/kind; json parse error: {why}")
     })
 }
 
@@ -121,7 +154,7 @@ fn read_yaml(body: &[u8], duplicates: &RefCell<Vec<String>>) -> Result<Value, St
     serde_saphyr::with_deserializer_from_str_with_options(text, options, |deserializer| {
         Reader { path: &Path::Root, duplicates }.deserialize(deserializer)
     })
-    .map_err(|error| error.to_string())
+    .map_err(|error| format!("yaml: {error}"))
 }
 
 /// Where the reader is: a list whose head is the innermost step.

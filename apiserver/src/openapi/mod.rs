@@ -14,7 +14,7 @@ pub mod rules;
 pub mod schema;
 mod serve;
 
-pub use decode::decode;
+pub use decode::{Expected, decode, decode_as};
 pub use schema::Schema;
 pub use serve::respond;
 
@@ -47,7 +47,7 @@ impl FieldValidation {
 
 /// Holds an object (as a patch made it) to the schema: what `decode` does after parsing.
 pub fn conform(strategy: &dyn Strategy, object: &mut Value, validation: FieldValidation) -> Result<Vec<String>, Status> {
-    conform::Conform { validation, duplicates: vec![] }.run(strategy, object)
+    conform::Conform { validation, duplicates: vec![] }.run(&Expected::of(strategy), object)
 }
 
 /// The schema of a strategy's kind: how its fields are merged.

@@ -1,6 +1,7 @@
 //! What hangs below an object: `scale`, `binding`, `eviction`, `log`, `exec`, `token`, … (`status` is served by the
 //! verbs themselves), and the reviews: resources that are only asked and never stored.
 
+pub mod access_review;
 pub mod approval;
 pub mod binding;
 pub mod eviction;
@@ -11,6 +12,7 @@ pub mod review;
 pub mod scale;
 pub mod stream;
 pub mod token;
+pub mod token_review;
 
 use crate::http::Call;
 use crate::http::error::Status;

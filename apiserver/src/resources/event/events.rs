@@ -135,7 +135,7 @@ impl Kind for Event {
 pub fn check_type(kind: Option<&str>, errors: &mut Vec<Invalid>) {
     match kind.unwrap_or("") {
         "Normal" | "Warning" => {}
-        other => errors.push(Invalid::value("type", &json!(other), "has invalid value: ")),
+        other => errors.push(Invalid::value("type", &json!(""), &format!("has invalid value: {other}"))),
     }
 }
 

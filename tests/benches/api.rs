@@ -1,0 +1,318 @@
+//! What the API costs through HTTPS: creates, gets, a list of all pods, and a watch with many watchers.
+//!
+//! `cargo bench -p slipway-tests --bench api -- [--pods 10000] [--watchers 100] [--url URL --ca FILE --token TOKEN]`, or by
+//! `SLIPWAY_BENCH_URL`, `_CA` and `_TOKEN`. Without a URL it starts an API server over a private Postgres as a process of its own,
+//! and tells that process's CPU too. Against another server it works in a namespace that it makes and deletes.
+
+use futures::{StreamExt, TryStreamExt};
+use http::{Method, Request};
+use http_body_util::BodyExt;
+use kube::Client;
+use kube::client::Body;
+use rcgen::{CertificateParams, KeyPair};
+use serde_json::{Value, json};
+use slipway_apiserver::http::authenticate::User;
+use slipway_apiserver::http::serve::tls;
+use slipway_apiserver::{ApiServer, Options};
+use slipway_store::postgres::{Postgres, private::Private};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
+
+const IN_FLIGHT: usize = 32;
+const LISTS: usize = 10;
+/// Changes that are made one after the other, each waited for at all watchers; and those that are made at once.
+const CHANGES_APART: usize = 100;
+const CHANGES_TOGETHER: usize = 1_000;
+
+struct Arguments {
+    pods: usize,
+    watchers: usize,
+    url: Option<String>,
+    ca: Option<String>,
+    token: Option<String>,
+}
+
+fn arguments() -> Arguments {
+    let all: Vec<String> = std::env::args().collect();
+    let flag = |name: &str| all.iter().position(|argument| argument == name).and_then(|at| all.get(at + 1)).cloned();
+    let number = |name: &str, default| flag(name).map_or(default, |text| text.parse().expect("a number"));
+    let value = |name: &str| {
+        let variable = format!("SLIPWAY_BENCH_{}", name.to_uppercase());
+        flag(&format!("--{name}")).or_else(|| std::env::var(variable).ok())
+    };
+    let (pods, watchers) = (number("--pods", 10_000), number("--watchers", 100));
+    Arguments { pods, watchers, url: value("url"), ca: value("ca"), token: value("token") }
+}
+
+// === the server as a process of its own ===
+
+/// Serves until the input ends. Says where, and writes its certificate into the folder.
+async fn serve(folder: &Path) {
+    let private = Private::start(&folder.join("postgres")).await.expect("Postgres starts");
+    let store = Postgres::connect(&private.url(), Default::default()).await.expect("the store opens");
+    let options = Options { static_tokens: vec![(token(folder), User::admin())], ..Options::default() };
+    let server = ApiServer::start(store, options).await.expect("the server starts");
+    let key = KeyPair::generate().expect("a key");
+    let names = vec!["localhost".to_owned(), "127.0.0.1".to_owned()];
+    let certificate = CertificateParams::new(names).expect("names").self_signed(&key).expect("a certificate");
+    std::fs::write(folder.join("ca.pem"), certificate.pem()).expect("the certificate is written");
+    let tls = tls(&certificate.pem(), &key.serialize_pem(), None).expect("TLS");
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    println!("https://{}", listener.local_addr().expect("an address"));
+    let shutdown = CancellationToken::new();
+    let end = shutdown.clone();
+    std::thread::spawn(move || {
+        std::io::stdin().read_to_end(&mut vec![]).ok();
+        end.cancel();
+    });
+    server.serve(listener, tls, shutdown).await;
+    private.stop().await.expect("Postgres stops");
+}
+
+/// Nobody else knows the folder's name before the server runs.
+fn token(folder: &Path) -> String {
+    format!("bench-{}", folder.file_name().expect("a name").to_string_lossy())
+}
+
+struct Server {
+    process: Child,
+    folder: tempfile::TempDir,
+    url: String,
+}
+
+impl Server {
+    fn start() -> Self {
+        use std::os::unix::fs::PermissionsExt;
+        let folder = tempfile::Builder::new().prefix("slipway-bench-api-").tempdir().expect("a folder");
+        // Postgres runs as another user, who must be able to get there.
+        std::fs::set_permissions(folder.path(), std::fs::Permissions::from_mode(0o755)).expect("the folder is ours");
+        let mut command = Command::new(std::env::current_exe().expect("this program"));
+        command.arg("--serve").arg(folder.path()).stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut process = command.spawn().expect("the server starts");
+        let mut url = String::new();
+        BufReader::new(process.stdout.take().expect("its output")).read_line(&mut url).expect("it says where it is");
+        Server { process, folder, url: url.trim().to_owned() }
+    }
+
+    /// CPU seconds that the server has used so far, Postgres apart.
+    fn cpu(&self) -> f64 {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.process.id())).expect("the server runs");
+        let fields: Vec<&str> = stat.rsplit(')').next().expect("a line").split_whitespace().collect();
+        let ticks: f64 = fields[11].parse::<f64>().expect("utime") + fields[12].parse::<f64>().expect("stime");
+        let per_second = nix::unistd::sysconf(nix::unistd::SysconfVar::CLK_TCK).ok().flatten().unwrap_or(100);
+        ticks / per_second as f64
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        drop(self.process.stdin.take());
+        self.process.wait().ok();
+    }
+}
+
+// === the client ===
+
+#[derive(Clone)]
+struct Bench {
+    client: Client,
+    pods: String,
+    server: Option<Arc<Server>>,
+}
+
+impl Bench {
+    async fn send(&self, method: Method, path: &str, body: Option<Value>) -> http::Response<Body> {
+        let kind = if method == Method::PATCH { "application/merge-patch+json" } else { "application/json" };
+        let request = Request::builder().method(method).uri(path).header("content-type", kind);
+        let body = body.map_or_else(Body::empty, |body| Body::from(body.to_string().into_bytes()));
+        self.client.send(request.body(body).expect("a request")).await.expect("the server answers")
+    }
+
+    /// The answer's length; fails unless it is a success.
+    async fn exchange(&self, method: Method, path: &str, body: Option<Value>) -> usize {
+        let answer = self.send(method, path, body).await;
+        let code = answer.status();
+        let bytes = answer.into_body().collect().await.expect("a body").to_bytes();
+        assert!(code.is_success(), "{path}: {code}: {}", String::from_utf8_lossy(&bytes));
+        bytes.len()
+    }
+
+    fn pod(&self, index: usize) -> String {
+        format!("{}/pod-{index}", self.pods)
+    }
+
+    fn cpu(&self) -> f64 {
+        self.server.as_ref().map_or(0.0, |server| server.cpu())
+    }
+
+    /// Runs all of `requests`, some at a time, and prints what they took.
+    async fn measure<F: Future<Output = usize>>(&self, what: &str, in_flight: usize, requests: impl Iterator<Item = F>) {
+        let (start, cpu) = (Instant::now(), self.cpu());
+        let timed = requests.map(|request| async {
+            let start = Instant::now();
+            let bytes = request.await;
+            (start.elapsed(), bytes)
+        });
+        let all: Vec<(Duration, usize)> = futures::stream::iter(timed).buffer_unordered(in_flight).collect().await;
+        let seconds = start.elapsed().as_secs_f64();
+        let (times, sizes): (Vec<Duration>, Vec<usize>) = all.into_iter().unzip();
+        let megabytes = sizes.iter().sum::<usize>() as f64 / 1e6;
+        self.print(what, times, times_a_second(&sizes, seconds), megabytes / seconds, cpu);
+    }
+
+    fn print(&self, what: &str, mut times: Vec<Duration>, rate: f64, megabytes: f64, cpu: f64) {
+        times.sort_unstable();
+        let at = |percent: usize| times[(times.len() - 1) * percent / 100].as_secs_f64() * 1e3;
+        let each = match &self.server {
+            Some(_) => format!(", {:.0} µs of the server's CPU each", (self.cpu() - cpu) / times.len() as f64 * 1e6),
+            None => String::new(),
+        };
+        println!("api: {what}: {rate:.0}/s, p50 {:.1} ms, p99 {:.1} ms, {megabytes:.1} MB/s{each}", at(50), at(99));
+    }
+}
+
+fn times_a_second<T>(all: &[T], seconds: f64) -> f64 {
+    all.len() as f64 / seconds
+}
+
+/// Deliveries to all watchers together.
+#[derive(Default)]
+struct Delivered {
+    count: AtomicU64,
+    some: Notify,
+}
+
+impl Delivered {
+    async fn reach(&self, count: u64) {
+        loop {
+            let next = self.some.notified();
+            if self.count.load(Ordering::Acquire) >= count {
+                return;
+            }
+            next.await;
+        }
+    }
+}
+
+async fn watch(bench: Bench, revision: String, delivered: Arc<Delivered>, every: u64) {
+    let path = format!("{}?watch=1&resourceVersion={revision}", bench.pods);
+    let mut body = bench.send(Method::GET, &path, None).await.into_body().into_data_stream();
+    while let Ok(Some(chunk)) = body.try_next().await {
+        let lines = chunk.iter().filter(|byte| **byte == b'\n').count() as u64;
+        let before = delivered.count.fetch_add(lines, Ordering::AcqRel);
+        if before / every != (before + lines) / every {
+            delivered.some.notify_one();
+        }
+    }
+}
+
+async fn fan_out(bench: &Bench, watchers: usize) {
+    let list = bench.send(Method::GET, &format!("{}?limit=1", bench.pods), None).await;
+    let list: Value = serde_json::from_slice(&list.into_body().collect().await.expect("a list").to_bytes()).expect("JSON");
+    let revision = list["metadata"]["resourceVersion"].as_str().expect("a revision").to_owned();
+    let (delivered, each) = (Arc::new(Delivered::default()), watchers as u64);
+    let watching: Vec<_> =
+        (0..watchers).map(|_| tokio::spawn(watch(bench.clone(), revision.clone(), Arc::clone(&delivered), each))).collect();
+    let change = |index: usize| {
+        let change = json!({"metadata": {"annotations": {"bench": index.to_string()}}});
+        async move { bench.exchange(Method::PATCH, &bench.pod(index), Some(change)).await }
+    };
+    // The first change finds all watches open.
+    change(0).await;
+    delivered.reach(each).await;
+
+    let (start, cpu) = (Instant::now(), bench.cpu());
+    let mut times = vec![];
+    for index in 1..=CHANGES_APART {
+        let start = Instant::now();
+        change(index).await;
+        delivered.reach(each * (index as u64 + 1)).await;
+        times.push(start.elapsed());
+    }
+    let rate = times_a_second(&times, start.elapsed().as_secs_f64());
+    bench.print(&format!("a change until the last of {watchers} watchers has it"), times, rate, 0.0, cpu);
+
+    let (start, cpu) = (Instant::now(), bench.cpu());
+    let changes = (1..=CHANGES_TOGETHER).map(|index| change(CHANGES_APART + index));
+    futures::stream::iter(changes).buffer_unordered(IN_FLIGHT).collect::<Vec<_>>().await;
+    delivered.reach(each * (1 + CHANGES_APART + CHANGES_TOGETHER) as u64).await;
+    let (seconds, deliveries) = (start.elapsed().as_secs_f64(), (CHANGES_TOGETHER * watchers) as f64);
+    let used = (bench.cpu() - cpu) / deliveries * 1e6;
+    let used = if bench.server.is_some() { format!(", {used:.1} µs of the server's CPU each") } else { String::new() };
+    println!("api: watch: {:.0} deliveries/s to {watchers} watchers{used}", deliveries / seconds);
+    watching.iter().for_each(tokio::task::JoinHandle::abort);
+}
+
+async fn client(url: &str, ca: &str, token: &str) -> Client {
+    let config = json!({
+        "apiVersion": "v1", "kind": "Config", "current-context": "bench",
+        "clusters": [{"name": "bench", "cluster": {"server": url, "certificate-authority": ca}}],
+        "users": [{"name": "bench", "user": {"token": token}}],
+        "contexts": [{"name": "bench", "context": {"cluster": "bench", "user": "bench"}}],
+    });
+    let config = serde_json::from_value(config).expect("a kubeconfig");
+    let mut config = kube::Config::from_custom_kubeconfig(config, &Default::default()).await.expect("the kubeconfig is right");
+    config.read_timeout = None;
+    Client::try_from(config).expect("a client")
+}
+
+async fn run(arguments: Arguments) {
+    let (client, server) = match &arguments.url {
+        Some(url) => {
+            let ca = arguments.ca.as_deref().expect("--ca names the server's certificate authority");
+            (client(url, ca, arguments.token.as_deref().expect("--token")).await, None)
+        }
+        None => {
+            let server = Server::start();
+            let ca = server.folder.path().join("ca.pem").to_string_lossy().into_owned();
+            (client(&server.url, &ca, &token(server.folder.path())).await, Some(Arc::new(server)))
+        }
+    };
+    let namespace = format!("slipway-bench-{}", std::process::id());
+    let own = format!("/api/v1/namespaces/{namespace}");
+    let bench = Bench { client, pods: format!("{own}/pods"), server };
+    let named = json!({"metadata": {"name": namespace}});
+    bench.exchange(Method::POST, "/api/v1/namespaces", Some(named)).await;
+    // Where a controller makes it, it is there already.
+    bench.send(Method::POST, &format!("{own}/serviceaccounts"), Some(json!({"metadata": {"name": "default"}}))).await;
+
+    let pods = arguments.pods.max(1 + CHANGES_APART + CHANGES_TOGETHER);
+    let create = |index: usize| {
+        let resources = json!({"requests": {"cpu": "100m", "memory": "128Mi"}});
+        let pod = json!({
+            "metadata": {"name": format!("pod-{index}"), "labels": {"app": "web"}},
+            // Nobody's, so that they are not run.
+            "spec": {"schedulerName": "nobody", "containers": [{"name": "web", "image": "web:1", "resources": resources}]},
+        });
+        bench.exchange(Method::POST, &bench.pods, Some(pod))
+    };
+    bench.measure(&format!("create, {IN_FLIGHT} at a time"), IN_FLIGHT, (0..pods).map(create)).await;
+    let paths: Vec<String> = (0..pods).map(|index| bench.pod(index)).collect();
+    let get = |path| bench.exchange(Method::GET, path, None);
+    bench.measure(&format!("get, {IN_FLIGHT} at a time"), IN_FLIGHT, paths.iter().map(|path| get(path))).await;
+    bench.measure(&format!("list of {pods} pods"), 1, (0..LISTS).map(|_| get(&bench.pods))).await;
+    fan_out(&bench, arguments.watchers).await;
+    if bench.server.is_none() {
+        bench.exchange(Method::DELETE, &format!("{}?gracePeriodSeconds=0", bench.pods), None).await;
+        bench.exchange(Method::DELETE, &own, None).await;
+    }
+}
+
+fn main() {
+    rustls::crypto::aws_lc_rs::default_provider().install_default().ok();
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().expect("a runtime");
+    let all: Vec<String> = std::env::args().collect();
+    if let [_, flag, folder] = all.as_slice()
+        && flag == "--serve"
+    {
+        return runtime.block_on(serve(Path::new(folder)));
+    }
+    runtime.block_on(run(arguments()));
+    std::io::stdout().flush().ok();
+}

@@ -1,9 +1,13 @@
 //! The API over HTTP: requests with the signed-in person's token.
 
 use crate::session::Session;
+use gloo_timers::future::TimeoutFuture;
 use serde_json::Value;
 use wasm_bindgen::{JsCast, JsValue};
 use wasm_bindgen_futures::JsFuture;
+
+/// How soon what was not answered is asked again.
+const AGAIN_MS: u32 = 300;
 
 /// Why a request failed.
 #[derive(Debug, Clone, PartialEq)]
@@ -124,6 +128,12 @@ async fn fetch(
     options.set_headers(&headers);
     options.set_signal(abort);
     let window = web_sys::window().ok_or_else(Failure::no_answer)?;
-    let response = JsFuture::from(window.fetch_with_str_and_init(path, &options)).await.map_err(broken)?;
-    response.dyn_into().map_err(broken)
+    let mut response = JsFuture::from(window.fetch_with_str_and_init(path, &options)).await;
+    // What may be asked twice is, once: a browser drops its connections whenever a network comes or goes.
+    let again = abort.is_none() && (method != "POST" || path.contains("dryRun="));
+    if response.is_err() && again {
+        TimeoutFuture::new(AGAIN_MS).await;
+        response = JsFuture::from(window.fetch_with_str_and_init(path, &options)).await;
+    }
+    response.map_err(broken)?.dyn_into().map_err(broken)
 }

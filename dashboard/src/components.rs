@@ -58,7 +58,11 @@ pub fn Card(#[prop(into, optional)] title: String, #[prop(into, optional)] aside
 
 /// What stands where there is nothing yet.
 #[component]
-pub fn Empty(#[prop(into)] title: String, #[prop(into)] hint: String, #[prop(optional)] children: Option<Children>) -> impl IntoView {
+pub fn Empty(
+    #[prop(into)] title: String,
+    #[prop(into)] hint: String,
+    #[prop(optional)] children: Option<Children>,
+) -> impl IntoView {
     view! {
         <div class="empty">
             <h2>{title}</h2>
@@ -90,12 +94,13 @@ enum Stage {
 /// A collection on its way: loading, refused, nothing there, or there. `children` are kept while objects come and go.
 #[component]
 pub fn Loaded(live: Live, #[prop(into)] blank: ViewFn, children: ChildrenFn) -> impl IntoView {
-    let stage = Memo::new(move |_| match (live.failure.get(), live.objects.with(|objects| objects.as_ref().map(|all| all.is_empty()))) {
-        (Some(failure), _) => Stage::Failed(failure),
-        (None, None) => Stage::Loading,
-        (None, Some(true)) => Stage::Blank,
-        (None, Some(false)) => Stage::Shown,
-    });
+    let stage =
+        Memo::new(move |_| match (live.failure.get(), live.objects.with(|objects| objects.as_ref().map(|all| all.is_empty()))) {
+            (Some(failure), _) => Stage::Failed(failure),
+            (None, None) => Stage::Loading,
+            (None, Some(true)) => Stage::Blank,
+            (None, Some(false)) => Stage::Shown,
+        });
     move || match stage.get() {
         Stage::Loading => view! { <Loading/> }.into_any(),
         Stage::Failed(failure) => view! { <Refused failure=failure/> }.into_any(),

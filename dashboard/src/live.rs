@@ -18,6 +18,9 @@ use wasm_bindgen_futures::JsFuture;
 const RETRY_MS: u32 = 1_500;
 /// The same for a collection that was refused: rights change seldom.
 const REFUSED_RETRY_MS: u32 = 15_000;
+/// The first time it is tried again sooner, and nobody is told: a browser breaks all connections when a network comes or goes, as
+/// each pod's does on the machine that runs it.
+const FIRST_RETRY_MS: u32 = 250;
 /// A watch that ended in order goes on at once, but never in a tight loop.
 const AGAIN_MS: u32 = 200;
 
@@ -68,20 +71,26 @@ pub fn live(path: String) -> Live {
     let live = Live { objects: RwSignal::new(None), failure: RwSignal::new(None) };
     let (session, connection, alive) = (session(), connection(), Lifetime::of_owner());
     spawn_local(async move {
-        let mut version = None;
+        let (mut version, failures) = (None, Cell::new(0));
         while alive.goes_on() {
-            let result = follow(session, &path, live, &alive, &mut version, connection).await;
+            let result = follow(session, &path, live, &alive, &mut version, || {
+                failures.set(0);
+                connection.set_lost(false);
+            })
+            .await;
             if !alive.goes_on() {
                 return;
             }
             let pause = match result {
                 Ok(()) => AGAIN_MS,
                 Err(failure) => {
-                    version = None;
+                    // Where a broken watch was is still known; what it says is too old has to be listed anew.
                     let lost = failure.code == 0 || failure.code >= 500;
-                    connection.set_lost(lost);
+                    version = version.filter(|_| lost);
+                    failures.set(failures.get() + 1);
+                    connection.set_lost(lost && failures.get() > 1);
                     if lost || failure.code == 410 {
-                        RETRY_MS
+                        if failures.get() == 1 { FIRST_RETRY_MS } else { RETRY_MS }
                     } else {
                         live.failure.set(Some(failure));
                         REFUSED_RETRY_MS
@@ -101,7 +110,7 @@ async fn follow(
     live: Live,
     alive: &Lifetime,
     version: &mut Option<String>,
-    connection: Connection,
+    opened: impl FnOnce(),
 ) -> Result<(), Failure> {
     let from = match version.clone() {
         Some(from) => from,
@@ -116,12 +125,11 @@ async fn follow(
             text(&list, "/metadata/resourceVersion").to_owned()
         }
     };
-    connection.set_lost(false);
     *version = Some(from.clone());
     let separator = if path.contains('?') { '&' } else { '?' };
     let watch = format!("{path}{separator}watch=true&allowWatchBookmarks=true&resourceVersion={from}");
     let mut error = None;
-    lines(session, &watch, alive, |lines| {
+    lines_from(session, &watch, alive, opened, |lines| {
         live.objects.maybe_update(|objects| {
             let objects = objects.get_or_insert_default();
             let changes = lines.iter().map(|line| take(objects, line, version, &mut error));
@@ -157,10 +165,21 @@ fn take(objects: &mut Objects, line: &str, version: &mut Option<String>, error: 
 
 /// Reads an endless answer line by line, those that came together at once, until it ends, `each` says so, or nobody looks at it
 /// any more.
-pub async fn lines(session: Session, path: &str, alive: &Lifetime, mut each: impl FnMut(&[String]) -> bool) -> Result<(), Failure> {
+pub async fn lines(session: Session, path: &str, alive: &Lifetime, each: impl FnMut(&[String]) -> bool) -> Result<(), Failure> {
+    lines_from(session, path, alive, || (), each).await
+}
+
+/// The same, with something to do as soon as the answer begins.
+async fn lines_from(
+    session: Session,
+    path: &str,
+    alive: &Lifetime,
+    opened: impl FnOnce(),
+    mut each: impl FnMut(&[String]) -> bool,
+) -> Result<(), Failure> {
     let Ok(controller) = web_sys::AbortController::new() else { return Err(Failure::no_answer()) };
     alive.abort_with(controller.clone());
-    let result = read(session, path, &controller.signal(), alive, &mut each).await;
+    let result = read(session, path, &controller.signal(), alive, opened, &mut each).await;
     controller.abort();
     result
 }
@@ -170,9 +189,11 @@ async fn read(
     path: &str,
     abort: &web_sys::AbortSignal,
     alive: &Lifetime,
+    opened: impl FnOnce(),
     each: &mut impl FnMut(&[String]) -> bool,
 ) -> Result<(), Failure> {
     let Some(body) = api::open(session, path, abort).await?.body() else { return Ok(()) };
+    opened();
     let reader: web_sys::ReadableStreamDefaultReader = body.get_reader().dyn_into().map_err(|_| Failure::no_answer())?;
     let mut pending = Vec::new();
     loop {

@@ -38,7 +38,8 @@ fn glue(input: &str, output: &str) -> Result<(), Box<dyn Error>> {
 }
 
 fn pack(files: &Path, page: &Path, output: &Path) -> Result<(), Box<dyn Error>> {
-    let mut paths: Vec<PathBuf> = std::fs::read_dir(files)?.map(|entry| entry.map(|entry| entry.path())).collect::<Result<_, _>>()?;
+    let mut paths: Vec<PathBuf> =
+        std::fs::read_dir(files)?.map(|entry| entry.map(|entry| entry.path())).collect::<Result<_, _>>()?;
     paths.sort();
     let contents = paths.iter().map(std::fs::read).collect::<Result<Vec<_>, _>>()?;
     let mut hasher = DefaultHasher::new();

@@ -62,9 +62,8 @@ mod tests {
 
     #[test]
     fn a_service_is_linked_where_a_browser_reaches_it() {
-        let service = |spec: Value, status: Value| {
-            json!({"metadata": {"name": "web", "namespace": "a"}, "spec": spec, "status": status})
-        };
+        let service =
+            |spec: Value, status: Value| json!({"metadata": {"name": "web", "namespace": "a"}, "spec": spec, "status": status});
         let url = |service: &Value| address(service, "192.0.2.1").url;
         let inner = service(json!({"type": "ClusterIP", "ports": [{"port": 80}]}), json!({}));
         assert_eq!(address(&inner, ""), Address { label: "web.a.svc:80, inside the cluster".into(), url: None });
@@ -84,9 +83,12 @@ mod tests {
             let ready = json!({"type": "Ready", "status": status});
             (name.to_owned(), Arc::new(json!({"status": {"conditions": [ready], "addresses": addresses}})))
         };
-        let nodes: Objects =
-            [node("a", "False", "10.0.0.1", None), node("b", "True", "10.0.0.2", None), node("c", "True", "10.0.0.3", Some("192.0.2.3"))]
-                .into();
+        let nodes: Objects = [
+            node("a", "False", "10.0.0.1", None),
+            node("b", "True", "10.0.0.2", None),
+            node("c", "True", "10.0.0.3", Some("192.0.2.3")),
+        ]
+        .into();
         let hosts = ["10.0.0.2", "10.0.0.1", "localhost"].map(|browsers| node_host(&nodes, browsers));
         assert_eq!(hosts, ["10.0.0.2", "192.0.2.3", "192.0.2.3"].map(|host| Some(host.to_owned())));
         assert_eq!(node_host(&Objects::new(), "localhost"), None);

@@ -117,9 +117,8 @@ fn name_mistake(name: &str) -> Option<&'static str> {
     if name.len() > NAME_CHARS_MAX {
         return Some("At most 63 characters.");
     }
-    let well_formed = name.starts_with(|c: char| c.is_ascii_lowercase())
-        && name.ends_with(plain)
-        && name.chars().all(|c| plain(c) || c == '-');
+    let well_formed =
+        name.starts_with(|c: char| c.is_ascii_lowercase()) && name.ends_with(plain) && name.chars().all(|c| plain(c) || c == '-');
     (!well_formed).then_some("Lower-case letters, digits and hyphens; a letter first, no hyphen last.")
 }
 

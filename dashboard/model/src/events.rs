@@ -58,9 +58,7 @@ mod tests {
 
     #[test]
     fn events_of_an_app_whose_name_begins_the_same_are_anothers() {
-        let event = |kind: &str, name: &str, time: &str| {
-            json!({"involvedObject": {"kind": kind, "name": name}, "lastTimestamp": time, "reason": "R", "message": "m"})
-        };
+        let event = |kind: &str, name: &str, time: &str| json!({"involvedObject": {"kind": kind, "name": name}, "lastTimestamp": time, "reason": "R", "message": "m"});
         let all = [
             event("Deployment", "web", "2026-01-01T00:00:01Z"),
             event("Deployment", "web-admin", "2026-01-01T00:00:02Z"),

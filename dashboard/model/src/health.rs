@@ -176,9 +176,7 @@ mod tests {
 
     #[test]
     fn a_silent_node_is_not_ready_even_if_cordoned() {
-        let node = |status: &str, cordoned: bool| {
-            json!({"spec": {"unschedulable": cordoned}, "status": {"conditions": [{"type": "Ready", "status": status}]}})
-        };
+        let node = |status: &str, cordoned: bool| json!({"spec": {"unschedulable": cordoned}, "status": {"conditions": [{"type": "Ready", "status": status}]}});
         let words = [("True", false), ("True", true), ("Unknown", true)].map(|(status, c)| node_health(&node(status, c)).word);
         assert_eq!(words, ["Ready", "Cordoned", "Not ready"]);
     }

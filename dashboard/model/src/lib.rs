@@ -105,9 +105,7 @@ mod tests {
         let labels = json!({"app": "web", "tier": "front"});
         let app = json!({"metadata": {"name": "web", "namespace": "a"},
             "spec": {"selector": {"matchLabels": {"app": "web"}}, "template": {"metadata": {"labels": labels}}}});
-        let service = |namespace: &str, selector: Value| {
-            json!({"metadata": {"name": format!("s{}", selector), "namespace": namespace}, "spec": {"selector": selector}})
-        };
+        let service = |namespace: &str, selector: Value| json!({"metadata": {"name": format!("s{}", selector), "namespace": namespace}, "spec": {"selector": selector}});
         let services = objects(&[
             service("a", json!({"app": "web"})),
             service("a", json!({"app": "web", "tier": "back"})),

@@ -63,7 +63,10 @@ mod tests {
     #[test]
     fn quantities_are_read_and_shown() {
         assert_eq!(["4", "500m", "0.25", ""].map(|text| cores(milli(text))), ["4", "0.5", "0.2", "0"]);
-        assert_eq!(["512Mi", "16384000Ki", "1G", "1073741824"].map(|text| memory(bytes(text))), ["512 MiB", "15.6 GiB", "954 MiB", "1 GiB"]);
+        assert_eq!(
+            ["512Mi", "16384000Ki", "1G", "1073741824"].map(|text| memory(bytes(text))),
+            ["512 MiB", "15.6 GiB", "954 MiB", "1 GiB"]
+        );
     }
 
     #[test]

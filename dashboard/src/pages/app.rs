@@ -184,7 +184,8 @@ fn Summary(subject: Subject) -> impl IntoView {
 }
 
 fn told(answer: &Answer) -> impl IntoView + use<> {
-    let badge = |tone, word: &str, why: String| Some(view! { <Badge health=Health { tone, word: word.into(), why: Some(why) }/> });
+    let badge =
+        |tone, word: &str, why: String| Some(view! { <Badge health=Health { tone, word: word.into(), why: Some(why) }/> });
     match answer {
         Answer::Unasked => None,
         Answer::Yes(status) => badge(Tone::Ok, "Answers", format!("HTTP {status}")),
@@ -217,7 +218,10 @@ impl PodRow {
         PodRow {
             name: model::name(pod).to_owned(),
             health: model::pod_health(pod),
-            restarts: model::list(pod, "/status/containerStatuses").iter().map(|status| model::number(status, "/restartCount")).sum(),
+            restarts: model::list(pod, "/status/containerStatuses")
+                .iter()
+                .map(|status| model::number(status, "/restartCount"))
+                .sum(),
             node: text("/spec/nodeName"),
             created: text("/metadata/creationTimestamp"),
         }
@@ -261,7 +265,8 @@ fn Events(subject: Subject, name: String) -> impl IntoView {
             own.map(|set| name_of(set)).collect::<Vec<_>>()
         });
         let services = subject.services.with(|all| model::services_of(&app, all).into_iter().map(name_of).collect::<Vec<_>>());
-        let mut found = subject.events.with(|all| model::occurrences(all.values().map(|event| &**event), &name, &sets, &services));
+        let mut found =
+            subject.events.with(|all| model::occurrences(all.values().map(|event| &**event), &name, &sets, &services));
         found.truncate(EVENTS_MAX);
         found
     });

@@ -6,8 +6,8 @@ use crate::reach;
 use leptos::prelude::*;
 use leptos_router::components::A;
 use leptos_router::hooks::{use_navigate, use_query_map};
-use slipway_dashboard_model::{self as model, Address, Health, Objects};
 use serde_json::Value;
+use slipway_dashboard_model::{self as model, Address, Health, Objects};
 
 #[component]
 pub fn Apps() -> impl IntoView {
@@ -28,7 +28,8 @@ fn Scope(scope: Memo<String>) -> impl IntoView {
         let path = if namespace.is_empty() { "/".to_owned() } else { format!("/?namespace={namespace}") };
         navigate(&path, Default::default());
     };
-    let names = move || namespaces.with(|all| all.values().map(|namespace| model::name(namespace).to_owned()).collect::<Vec<_>>());
+    let names =
+        move || namespaces.with(|all| all.values().map(|namespace| model::name(namespace).to_owned()).collect::<Vec<_>>());
     let refused = Memo::new(move |_| namespaces.failure.get().is_some());
     move || {
         let go = go.clone();

@@ -144,7 +144,8 @@ async fn create(session: Session, wish: &Wish) -> Result<(), Failure> {
     match api::request(session, "DELETE", &format!("{deployments}/{}", wish.name), None).await {
         Ok(_) => Err(failure),
         Err(left) => {
-            let message = format!("{} The app runs without its Service, and could not be taken back: {}", failure.message, left.message);
+            let message =
+                format!("{} The app runs without its Service, and could not be taken back: {}", failure.message, left.message);
             Err(Failure { message, ..failure })
         }
     }

@@ -64,7 +64,8 @@ fn Lines(namespace: String, source: Source) -> impl IntoView {
     let alive = Lifetime::of_owner();
     spawn_local(async move {
         let (pod, container) = source;
-        let path = format!("/api/v1/namespaces/{namespace}/pods/{pod}/log?container={container}&follow=true&tailLines={TAIL_LINES}");
+        let path =
+            format!("/api/v1/namespaces/{namespace}/pods/{pod}/log?container={container}&follow=true&tailLines={TAIL_LINES}");
         while alive.goes_on() {
             // What was read before stays until there is something to put in its place.
             let mut fresh = true;
@@ -97,7 +98,9 @@ fn Lines(namespace: String, source: Source) -> impl IntoView {
     // New lines stay in sight unless somebody has scrolled up to read.
     Effect::new(move |_| {
         lines.track();
-        if at_end.get_value() && let Some(pane) = pane.get() {
+        if at_end.get_value()
+            && let Some(pane) = pane.get()
+        {
             request_animation_frame(move || pane.set_scroll_top(pane.scroll_height()));
         }
     });

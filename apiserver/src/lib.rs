@@ -6,6 +6,7 @@
 
 pub mod admission;
 mod bootstrap;
+mod custom_resources;
 pub mod discovery;
 mod event_expiry;
 pub mod field_selector;

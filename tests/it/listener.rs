@@ -138,6 +138,17 @@ async fn kubectl_prints_refusals() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn kubectl_says_that_there_is_no_such_kind() {
+    let listening = listen().await;
+    let admin = listening.kubeconfig("kubernetes-admin", &["system:masters"]);
+    for (version, kind) in [("widgets.example.com/v1", "Widget"), ("apps/v1", "Widget"), ("v1", "Widget")] {
+        let manifest = json!({"apiVersion": version, "kind": kind, "metadata": {"name": "w"}}).to_string();
+        let (ok, text) = listening.kubectl(&admin, &["apply", "-f", "-"], Some(&manifest)).await;
+        assert!(!ok && text.contains(&format!("no matches for kind \"{kind}\" in version \"{version}\"")), "{text}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_certificate_of_another_authority_is_refused() {
     let listening = listen().await;
     let stranger = Authority::new();

@@ -85,6 +85,9 @@ impl Authorizer for Plain {
             return reads && (below(&PUBLIC) || (user.is_in(User::AUTHENTICATED) && below(&DISCOVERY)))
                 || reads && request.path == "/metrics" && user.is_in("system:monitoring");
         }
+        if user.is_in(User::AUTHENTICATED) && crate::custom_resources::is_asked(request) {
+            return true;
+        }
         if user.is_in(User::AUTHENTICATED) && request.verb == Verb::Create && SELF_REVIEWS.contains(&request.resource.as_str()) {
             return true;
         }

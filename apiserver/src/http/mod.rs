@@ -14,6 +14,7 @@ pub mod respond;
 pub mod serve;
 pub mod session;
 
+use crate::custom_resources;
 use crate::http::authenticate::User;
 use crate::http::error::Status;
 use crate::http::negotiate::Accept;
@@ -171,6 +172,9 @@ async fn dispatch(server: Arc<ApiServer>, user: User, info: RequestInfo, parts: 
             return response;
         }
         return crate::discovery::respond(&server, &parts).unwrap_or_else(|| Ok(respond::page_not_found()));
+    }
+    if custom_resources::is_asked(&info) {
+        return custom_resources::list(&server, &parts);
     }
     if !server.serves(&info.group, &info.version) {
         return Ok(respond::page_not_found());

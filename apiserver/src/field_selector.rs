@@ -115,6 +115,7 @@ fn unescape(value: &str) -> Option<String> {
 mod tests {
     use super::*;
     use crate::kind::Builtin;
+    use proptest::prelude::*;
     use slipway_api::core::ConfigMap;
 
     fn parse(text: &str) -> Result<FieldSelector, String> {
@@ -141,5 +142,13 @@ mod tests {
         );
         assert!(parse(r"metadata.name=a\b").is_err());
         assert!(parse("metadata.name=a=b").is_err());
+    }
+
+    proptest! {
+        #[test]
+        fn never_panics(text in "\\PC*") { let _ = parse(&text); }
+
+        #[test]
+        fn never_panics_on_likely_text(text in "(metadata\\.name|[=!,\\\\a])*") { let _ = parse(&text); }
     }
 }

@@ -20,6 +20,7 @@ pub fn apply(document: &mut Value, patch: &Value) -> Result<(), Error> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
     use serde_json::json;
 
     #[test]
@@ -51,5 +52,24 @@ mod tests {
         assert!(matches!(apply(&mut json!({}), &json!({"op": "remove"})), Err(Error::Malformed(_))));
         let long = Value::from(vec![json!({"op": "test", "path": "", "value": {}}); 10_001]);
         assert!(matches!(apply(&mut json!({}), &long), Err(Error::TooLarge(_))));
+    }
+
+    proptest! {
+        /// Whatever a patch says, the document is patched as a whole or left as it was.
+        #[test]
+        fn all_or_nothing(
+            document in super::super::strategic::tests::any_object(),
+            operations in prop::collection::vec((0usize..7, "(/[a-c0-2~-]{0,2}){0,3}", "(/[a-c]){0,2}"), 0..6),
+        ) {
+            const NAMES: [&str; 7] = ["add", "remove", "replace", "move", "copy", "test", "frob"];
+            let operation = |(name, path, from): (usize, String, String)| json!({
+                "op": NAMES[name], "path": path, "from": from, "value": {"a": [1]},
+            });
+            let patch: Value = operations.into_iter().map(operation).collect();
+            let mut patched = document.clone();
+            if apply(&mut patched, &patch).is_err() {
+                prop_assert_eq!(patched, document);
+            }
+        }
     }
 }

@@ -107,6 +107,13 @@ impl Cluster {
     }
 
     fn start_at(listen: &str, name: &str, flags: &[&str]) -> Self {
+        let mut cluster = Self::prepare(listen, name, flags);
+        cluster.launch();
+        cluster
+    }
+
+    /// A place for a cluster, where nothing runs yet.
+    pub fn prepare(listen: &str, name: &str, flags: &[&str]) -> Self {
         let name = format!("slipway-e2e-{name}-{}", std::process::id());
         // The private Postgres runs as a user who must be able to reach its directory.
         let data_dir = PathBuf::from("/var/tmp").join(&name);
@@ -115,9 +122,8 @@ impl Cluster {
         wire.plug(&name, 2);
         let flags = flags.iter().map(|flag| flag.to_string()).collect();
         let namespace = String::new();
-        let mut cluster = Cluster { data_dir, listen: listen.into(), network: name, wire, namespace, flags, child: None };
+        let cluster = Cluster { data_dir, listen: listen.into(), network: name, wire, namespace, flags, child: None };
         cluster.enter();
-        cluster.launch();
         cluster
     }
 

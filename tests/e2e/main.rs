@@ -1,6 +1,7 @@
 //! End-to-end tests: the real binary, containerd, kubectl.
 #![allow(clippy::unwrap_used)] // a test fails by it
 
+mod apart;
 mod browser;
 mod cloud;
 mod cluster;

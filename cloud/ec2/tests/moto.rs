@@ -148,7 +148,7 @@ async fn machines_are_bought_once_and_given_back() {
     cloud.terminate(&first.id).await.unwrap();
     cloud.terminate(&first.id).await.unwrap();
     cloud.terminate("i-0123456789abcdef0").await.unwrap();
-    assert_eq!(ids(cloud.instances().await.unwrap()), [second.id.clone()]);
+    assert_eq!(ids(cloud.instances().await.unwrap()), std::slice::from_ref(&second.id));
     cloud.terminate(&second.id).await.unwrap();
     assert!(cloud.instances().await.unwrap().is_empty());
 }

@@ -85,7 +85,7 @@ fn probes_by_http_tcp_and_grpc_and_the_ports_and_names_of_a_pod() {
     cluster.ok(&["wait", "--for=condition=Ready", "pod/probed", "--timeout=60s"]);
 
     cluster.wait("the deaf one to be restarted", || {
-        cluster.get("pod/deaf", "{.status.containerStatuses[0].restartCount}") .parse::<u32>().is_ok_and(|count| count >= 1)
+        cluster.get("pod/deaf", "{.status.containerStatuses[0].restartCount}").parse::<u32>().is_ok_and(|count| count >= 1)
     });
     let described = cluster.ok(&["describe", "pod", "deaf"]);
     for wanted in

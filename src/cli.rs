@@ -91,9 +91,10 @@ pub struct CloudFlags {
     pub cloud_endpoint: Option<String>,
     #[arg(long, default_value = "us-east-1")]
     pub cloud_region: String,
-    /// What tells this cluster's machines from others' in the same account.
-    #[arg(long, default_value = "slipway")]
-    pub cluster_name: String,
+    /// What tells this cluster's machines from others' in the same account: machines with this name that the cluster doesn't
+    /// know are ended. By default made of the UID of the namespace kube-system, so that no two clusters share one.
+    #[arg(long)]
+    pub cluster_name: Option<String>,
     /// The API address that new machines join at, as `https://10.0.0.5:6443`; `up` takes the advertised one by itself.
     #[arg(long)]
     pub join_server: Option<String>,

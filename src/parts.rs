@@ -91,17 +91,28 @@ pub async fn cloud(flags: cli::Cloud, shutdown: CancellationToken) -> Result<()>
 
 pub async fn run_cloud(client: kube::Client, flags: cli::CloudFlags, ca_pem: String, shutdown: CancellationToken) -> Result<()> {
     anyhow::ensure!(flags.cloud.is_some(), "which cloud? --cloud ec2");
+    let cluster = match flags.cluster_name {
+        Some(name) => name,
+        None => cluster_name(&client).await?,
+    };
     let options = slipway_controllers::cloud::Options {
-        cluster: flags.cluster_name.clone(),
+        cluster: cluster.clone(),
         join_server: flags.join_server.context("new machines need an address to join at: --join-server")?,
         ca_pem,
         ..Default::default()
     };
-    let account =
-        slipway_cloud_ec2::Options { region: flags.cloud_region, endpoint: flags.cloud_endpoint, cluster: flags.cluster_name };
+    let account = slipway_cloud_ec2::Options { region: flags.cloud_region, endpoint: flags.cloud_endpoint, cluster };
     let provider: Arc<dyn slipway_cloud::Provider> = Arc::new(slipway_cloud_ec2::Ec2::connect(account).await);
     slipway_controllers::cloud::run(client, provider, options, shutdown).await;
     Ok(())
+}
+
+/// A name that the cluster keeps for life and shares with none: what has it in the cloud and no Machine here is removed.
+async fn cluster_name(client: &kube::Client) -> Result<String> {
+    let namespaces: kube::Api<slipway_api::core::Namespace> = kube::Api::all(client.clone());
+    let system = namespaces.get("kube-system").await.context("reading the namespace kube-system, for the cluster's name")?;
+    let uid = system.metadata.uid.context("the namespace kube-system has no UID")?;
+    Ok(format!("slipway-{}", uid.split('-').next().unwrap_or(&uid)))
 }
 
 pub async fn proxy(flags: cli::Proxy, shutdown: CancellationToken) -> Result<()> {

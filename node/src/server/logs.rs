@@ -7,6 +7,7 @@ use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use jiff::{SignedDuration, Timestamp};
+use slipway_api::core::{Pod, PodStatus};
 use std::collections::{HashMap, VecDeque};
 use std::io::SeekFrom;
 use std::path::PathBuf;
@@ -118,7 +119,11 @@ pub async fn serve(
     Path(path): Path<HashMap<String, String>>,
     Query(wanted): Query<Wanted>,
 ) -> Result<Response, Refused> {
-    let container = find(&context, &path, yes(wanted.previous.as_ref())).await?;
+    let previous = yes(wanted.previous.as_ref());
+    let container = match find(&context, &path, previous).await {
+        Err(refused) if !previous => return Err(why_no_log(&context, &path).await.unwrap_or(refused)),
+        found => found?,
+    };
     let status = context.runtime.container_status(&container.id).await?;
     let log = PathBuf::from(status.log_path);
     let filter = Filter::new(&wanted, Timestamp::now())?;
@@ -132,6 +137,26 @@ pub async fn serve(
     });
     let stream = futures::stream::poll_fn(move |cx| chunks.poll_recv(cx).map(|chunk| chunk.map(Ok::<_, std::io::Error>)));
     Ok(([(header::CONTENT_TYPE, "text/plain")], Body::from_stream(stream)).into_response())
+}
+
+/// What a container that has never run waits for, as its pod's status says it.
+async fn why_no_log(context: &Shared, path: &HashMap<String, String>) -> Option<Refused> {
+    let (namespace, name, container) = (path.get("namespace")?, path.get("pod")?, path.get("container")?);
+    let pods: kube::Api<Pod> = kube::Api::namespaced(context.objects.client.clone(), namespace);
+    let status = pods.get_opt(name).await.ok()??.status?;
+    let said = waiting(&status, container)?;
+    Some(Refused(StatusCode::BAD_REQUEST, format!("container \"{container}\" in pod \"{name}\" is waiting to start: {said}")))
+}
+
+fn waiting(status: &PodStatus, container: &str) -> Option<String> {
+    let all = [&status.container_statuses, &status.init_container_statuses];
+    let found = all.into_iter().flatten().flatten().find(|status| status.name == container)?;
+    let reason = found.state.as_ref()?.waiting.as_ref()?.reason.clone()?;
+    Some(match reason.as_str() {
+        "ErrImagePull" => "image can't be pulled".into(),
+        "ImagePullBackOff" => "trying and failing to pull image".into(),
+        _ => reason,
+    })
 }
 
 async fn send(
@@ -257,6 +282,18 @@ mod tests {
         assert_eq!(filtered(&Wanted { limit_bytes: Some(6), ..Wanted::default() }), "one\ntw");
         let stamped = filtered(&Wanted { timestamps: Some("true".into()), ..Wanted::default() });
         assert_eq!(stamped.lines().nth(1), Some("2026-01-01T00:00:02Z two"));
+    }
+
+    #[test]
+    fn a_container_that_never_ran_says_what_it_waits_for() {
+        let with = |reason: &str| -> PodStatus {
+            let waits = serde_json::json!({ "waiting": { "reason": reason } });
+            let container = serde_json::json!({ "name": "web", "image": "", "imageID": "", "ready": false, "restartCount": 0, "state": waits });
+            serde_json::from_value(serde_json::json!({ "containerStatuses": [container] })).unwrap()
+        };
+        assert_eq!(waiting(&with("ContainerCreating"), "web").unwrap(), "ContainerCreating");
+        assert_eq!(waiting(&with("ImagePullBackOff"), "web").unwrap(), "trying and failing to pull image");
+        assert_eq!(waiting(&with("ContainerCreating"), "other"), None);
     }
 
     #[tokio::test]

@@ -47,7 +47,8 @@ pub struct Up {
     /// A database to use instead of a private one, as `postgres://user@host/db`.
     #[arg(long)]
     pub postgres: Option<String>,
-    /// The socket of a CRI runtime to use instead of a containerd of our own.
+    /// The socket of a CRI runtime to use instead of a containerd of our own. The pods' network is described for it in the data
+    /// directory's `containerd/cni.d`, where its configuration must look (containerd: `conf_dir`).
     #[arg(long)]
     pub runtime_endpoint: Option<PathBuf>,
     /// Whether this machine is a node of the cluster.
@@ -174,6 +175,7 @@ pub struct Node {
     pub node_name: Option<String>,
     #[arg(long)]
     pub node_ip: Option<IpAddr>,
+    /// As of `slipway up`.
     #[arg(long)]
     pub runtime_endpoint: Option<PathBuf>,
     #[arg(long)]

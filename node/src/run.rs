@@ -100,7 +100,7 @@ pub async fn run(client: Client, mut options: Options, shutdown: CancellationTok
         allocatable: RwLock::default(),
         options: options.clone(),
     });
-    let network = network(&options, &containerd);
+    let network = network(&containerd);
     let told = context.clone();
     let registration = Registration {
         client: client.clone(),
@@ -127,14 +127,11 @@ pub async fn run(client: Client, mut options: Options, shutdown: CancellationTok
     }
 }
 
-/// Writes the network's configuration for the private containerd, once the node's share is known.
-fn network(options: &Options, containerd: &Containerd) -> impl Fn(&str) + Send + Sync + use<> {
-    let own = options.runtime_endpoint.is_none();
+/// Writes the network's configuration, once the node's share is known. Our own containerd reads it there; another runtime may be
+/// told to, or has a network of its own.
+fn network(containerd: &Containerd) -> impl Fn(&str) + Send + Sync + use<> {
     let (conf_dir, data_dir) = (containerd.cni_conf_dir(), containerd.cni_data_dir());
     move |cidr: &str| {
-        if !own {
-            return;
-        }
         let Ok(pod_cidr) = cidr.parse() else {
             tracing::error!(cidr, "the node's share of the pods' network is no range");
             return;

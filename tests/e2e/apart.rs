@@ -1,20 +1,12 @@
 //! The parts in processes of their own, as they run on several machines: only their flags join them.
 
 use crate::cluster::{Cluster, PATIENCE, binary, condition, enabled, http_get};
-use crate::machine::Machine;
+use crate::machine::{Machine, TOKEN, TOKEN_SECRET};
 use nix::sys::signal::{Signal, kill};
 use slipway_store::postgres::private::Private;
 use std::process::{Child, Command, Stdio};
 use std::time::Instant;
 
-const TOKEN: &str = "abcdef.0123456789abcdef";
-const TOKEN_SECRET: &str = r#"
-apiVersion: v1
-kind: Secret
-metadata: {name: bootstrap-token-abcdef, namespace: kube-system}
-type: bootstrap.kubernetes.io/token
-stringData: {token-id: abcdef, token-secret: 0123456789abcdef, usage-bootstrap-authentication: "true"}
-"#;
 const WEB: &str = include_str!("../../infra/samples/web.yaml");
 
 /// The processes of a control plane, ended with it.

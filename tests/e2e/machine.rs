@@ -10,6 +10,16 @@ use std::time::Instant;
 /// The name of a machine's interface on the wire.
 pub const UPLINK: &str = "uplink";
 
+/// What a machine joins with, and the Secret that makes it good.
+pub const TOKEN: &str = "abcdef.0123456789abcdef";
+pub const TOKEN_SECRET: &str = r#"
+apiVersion: v1
+kind: Secret
+metadata: {name: bootstrap-token-abcdef, namespace: kube-system}
+type: bootstrap.kubernetes.io/token
+stringData: {token-id: abcdef, token-secret: 0123456789abcdef, usage-bootstrap-authentication: "true"}
+"#;
+
 /// The wire between the machines of a test: a bridge in a network namespace of its own, so that no machine's rules see
 /// what others say to each other.
 pub struct Wire {

@@ -1,20 +1,12 @@
 //! Two real nodes: the cluster's own, and a machine that has joined with a token.
 
 use crate::cluster::{Cluster, condition, enabled, http_get};
-use crate::machine::Machine;
+use crate::machine::{Machine, TOKEN, TOKEN_SECRET};
 use nix::sys::signal::Signal;
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 
 const WEB: &str = include_str!("../../infra/samples/web.yaml");
-const TOKEN: &str = "abcdef.0123456789abcdef";
-const TOKEN_SECRET: &str = r#"
-apiVersion: v1
-kind: Secret
-metadata: {name: bootstrap-token-abcdef, namespace: kube-system}
-type: bootstrap.kubernetes.io/token
-stringData: {token-id: abcdef, token-secret: 0123456789abcdef, usage-bootstrap-authentication: "true"}
-"#;
 
 const SHELL: &str = r#"
 apiVersion: v1

@@ -23,13 +23,15 @@ pub async fn of(pod: &Pod, volume: &Volume, context: &Context, ips: &[String]) -
     let mut payload = Payload::default();
     if let Some(source) = &volume.config_map {
         let mode = source.default_mode.unwrap_or(MODE_DEFAULT);
-        let optional = source.optional == Some(true);
-        config_map(pod, &source.name, source.items.as_deref(), mode, optional, context, &mut payload).await?;
+        let (items, optional) = (source.items.as_deref(), source.optional == Some(true));
+        let wanted = Wanted { what: Source::ConfigMap, name: &source.name, items, mode, optional };
+        keys(pod, wanted, context, &mut payload).await?;
     } else if let Some(source) = &volume.secret {
         payload.secret = true;
         let name = source.secret_name.as_deref().unwrap_or_default();
         let mode = source.default_mode.unwrap_or(MODE_DEFAULT);
-        secret(pod, name, source.items.as_deref(), mode, source.optional == Some(true), context, &mut payload).await?;
+        let (items, optional) = (source.items.as_deref(), source.optional == Some(true));
+        keys(pod, Wanted { what: Source::Secret, name, items, mode, optional }, context, &mut payload).await?;
     } else if let Some(source) = &volume.downward_api {
         let mode = source.default_mode.unwrap_or(MODE_DEFAULT);
         downward(pod, source.items.as_deref(), mode, context, ips, &mut payload)?;
@@ -53,11 +55,13 @@ async fn project(
     payload: &mut Payload,
 ) -> Result<(), String> {
     if let Some(source) = &source.config_map {
-        let optional = source.optional == Some(true);
-        config_map(pod, &source.name, source.items.as_deref(), mode, optional, context, payload).await?;
+        let (items, optional) = (source.items.as_deref(), source.optional == Some(true));
+        let wanted = Wanted { what: Source::ConfigMap, name: &source.name, items, mode, optional };
+        keys(pod, wanted, context, payload).await?;
     }
     if let Some(source) = &source.secret {
-        secret(pod, &source.name, source.items.as_deref(), mode, source.optional == Some(true), context, payload).await?;
+        let (items, optional) = (source.items.as_deref(), source.optional == Some(true));
+        keys(pod, Wanted { what: Source::Secret, name: &source.name, items, mode, optional }, context, payload).await?;
     }
     if let Some(source) = &source.downward_api {
         downward(pod, source.items.as_deref(), mode, context, ips, payload)?;
@@ -68,17 +72,35 @@ async fn project(
     Ok(())
 }
 
-/// All keys, or those that `items` lists, under the paths it gives.
-fn select(
-    what: &str,
-    data: BTreeMap<String, Vec<u8>>,
-    items: Option<&[KeyToPath]>,
+#[derive(Clone, Copy)]
+enum Source {
+    ConfigMap,
+    Secret,
+}
+
+impl Source {
+    fn word(self) -> &'static str {
+        match self {
+            Source::ConfigMap => "configmap",
+            Source::Secret => "secret",
+        }
+    }
+}
+
+/// What a volume takes of a ConfigMap or Secret.
+struct Wanted<'a> {
+    what: Source,
+    name: &'a str,
+    items: Option<&'a [KeyToPath]>,
     mode: i32,
     optional: bool,
-    payload: &mut Payload,
-) -> Result<(), String> {
+}
+
+/// All keys, or those that `items` lists, under the paths it gives.
+fn select(wanted: &Wanted<'_>, data: BTreeMap<String, Vec<u8>>, payload: &mut Payload) -> Result<(), String> {
     let file = |bytes, mode: i32| File { bytes, mode: mode as u32, owner: None };
-    let Some(items) = items.filter(|items| !items.is_empty()) else {
+    let Wanted { what, mode, optional, .. } = *wanted;
+    let Some(items) = wanted.items.filter(|items| !items.is_empty()) else {
         payload.files.extend(data.into_iter().map(|(key, bytes)| (key, file(bytes, mode))));
         return Ok(());
     };
@@ -87,52 +109,34 @@ fn select(
             Some(bytes) => drop(payload.files.insert(item.path.clone(), file(bytes.clone(), item.mode.unwrap_or(mode)))),
             None if optional => {}
             None => {
-                return Err(format!(
-                    "{what} references non-existent {} key: {}",
-                    what.split(' ').next().unwrap_or(what),
-                    item.key
-                ));
+                return Err(format!("{0} references non-existent {0} key: {1}", what.word(), item.key));
             }
         }
     }
     Ok(())
 }
 
-async fn config_map(
-    pod: &Pod,
-    name: &str,
-    items: Option<&[KeyToPath]>,
-    mode: i32,
-    optional: bool,
-    context: &Context,
-    payload: &mut Payload,
-) -> Result<(), String> {
+/// The ConfigMap or Secret of this name, its keys as files.
+async fn keys(pod: &Pod, wanted: Wanted<'_>, context: &Context, payload: &mut Payload) -> Result<(), String> {
     let (namespace, uid) =
         (pod.metadata.namespace.as_deref().unwrap_or_default(), pod.metadata.uid.as_deref().unwrap_or_default());
-    let found = context.objects.config_map(namespace, name, uid).await?;
-    let Some(found) = found else { return if optional { Ok(()) } else { Err(format!("configmap \"{name}\" not found")) } };
-    let ConfigMap { data, binary_data, .. } = (*found).clone();
-    let mut all: BTreeMap<String, Vec<u8>> = data.into_iter().flatten().map(|(key, text)| (key, text.into_bytes())).collect();
-    all.extend(binary_data.into_iter().flatten().map(|(key, bytes)| (key, bytes.0)));
-    select("configmap", all, items, mode, optional, payload)
-}
-
-async fn secret(
-    pod: &Pod,
-    name: &str,
-    items: Option<&[KeyToPath]>,
-    mode: i32,
-    optional: bool,
-    context: &Context,
-    payload: &mut Payload,
-) -> Result<(), String> {
-    let (namespace, uid) =
-        (pod.metadata.namespace.as_deref().unwrap_or_default(), pod.metadata.uid.as_deref().unwrap_or_default());
-    let found = context.objects.secret(namespace, name, uid).await?;
-    let Some(found) = found else { return if optional { Ok(()) } else { Err(format!("secret \"{name}\" not found")) } };
-    let Secret { data, .. } = (*found).clone();
-    let all = data.into_iter().flatten().map(|(key, bytes)| (key, bytes.0)).collect();
-    select("secret", all, items, mode, optional, payload)
+    let Wanted { what, name, .. } = wanted;
+    let found = match what {
+        Source::ConfigMap => context.objects.config_map(namespace, name, uid).await?.map(|found| {
+            let ConfigMap { data, binary_data, .. } = (*found).clone();
+            let texts = data.into_iter().flatten().map(|(key, text)| (key, text.into_bytes()));
+            texts.chain(binary_data.into_iter().flatten().map(|(key, bytes)| (key, bytes.0))).collect()
+        }),
+        Source::Secret => context.objects.secret(namespace, name, uid).await?.map(|found| {
+            let Secret { data, .. } = (*found).clone();
+            data.into_iter().flatten().map(|(key, bytes)| (key, bytes.0)).collect()
+        }),
+    };
+    match found {
+        Some(all) => select(&wanted, all, payload),
+        None if wanted.optional => Ok(()),
+        None => Err(format!("{} \"{name}\" not found", what.word())),
+    }
 }
 
 fn downward(

@@ -175,6 +175,8 @@ pub trait Kind: DeserializeOwned + schemars::JsonSchema + Send + Sync + 'static 
     const UNCONDITIONAL_UPDATE: bool = true;
     /// Whether a delete answers with the object instead of a Status.
     const DELETE_RETURNS_OBJECT: bool = false;
+    /// Whether dependents stay when a request for deletion does not say what becomes of them.
+    const ORPHANS_BY_DEFAULT: bool = false;
     /// Where `NAMES.stored_as` is set: from the shape of the kind it is stored as into this one, `kind` and `apiVersion`
     /// included, and back.
     fn from_stored(_object: &mut Value) {}
@@ -202,6 +204,7 @@ pub trait Strategy: Send + Sync {
     fn is_kept(&self, object: &Value) -> bool;
     fn unconditional_update(&self) -> bool;
     fn delete_returns_object(&self) -> bool;
+    fn orphans_by_default(&self) -> bool;
     fn from_stored(&self, object: &mut Value);
     fn to_stored(&self, object: &mut Value);
     /// The name of the type in the schema, as `io.k8s.api.core.v1.Pod`; `crate::openapi` looks it up.
@@ -291,6 +294,9 @@ impl<K: Kind> Strategy for Builtin<K> {
     }
     fn delete_returns_object(&self) -> bool {
         K::DELETE_RETURNS_OBJECT
+    }
+    fn orphans_by_default(&self) -> bool {
+        K::ORPHANS_BY_DEFAULT
     }
     fn from_stored(&self, object: &mut Value) {
         K::from_stored(object);

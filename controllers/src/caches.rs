@@ -62,6 +62,7 @@ caches! {
     node_leases: coordination::Lease, Selection { namespace: "kube-node-lease", ..ALL }, None;
     deployments: apps::Deployment, ALL, None;
     replica_sets: apps::ReplicaSet, ALL, None;
+    replication_controllers: core::ReplicationController, ALL, None;
     daemon_sets: apps::DaemonSet, ALL, None;
     controller_revisions: apps::ControllerRevision, ALL, None;
     jobs: batch::Job, ALL, None;

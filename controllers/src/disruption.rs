@@ -9,7 +9,7 @@ use async_trait::async_trait;
 use k8s_openapi::Resource as _;
 use slipway_api::{
     apps::{Deployment, ReplicaSet},
-    core::Pod,
+    core::{Pod, ReplicationController},
     jiff::{SignedDuration, Timestamp},
     meta::{Condition, Time},
     policy::{PodDisruptionBudget, PodDisruptionBudgetStatus},
@@ -67,6 +67,15 @@ impl crate::run::Controller for Controller {
                 && let Some(set) = new.or(old)
             {
                 all_in(&of_sets, &weak, set.namespace());
+            }
+        });
+        let (of_controllers, weak) = (queue.clone(), Arc::downgrade(caches));
+        caches.replication_controllers.on_change(move |old, new| {
+            let replicas = |one: Option<&Arc<ReplicationController>>| one.and_then(|one| one.spec.as_ref()?.replicas);
+            if replicas(old) != replicas(new)
+                && let Some(controller) = new.or(old)
+            {
+                all_in(&of_controllers, &weak, controller.namespace());
             }
         });
         let (of_deployments, weak) = (queue.clone(), Arc::downgrade(caches));
@@ -163,6 +172,13 @@ fn scale(pods: &[Arc<Pod>], caches: &Caches) -> Result<i32, String> {
     for pod in pods {
         let missing = || format!("found no controllers for pod \"{}\"", pod.name());
         let owner = controller_of(&pod.metadata).ok_or_else(missing)?;
+        if owner.kind == ReplicationController::KIND {
+            let controller = caches.replication_controllers.get(&Key::new(pod.namespace(), &owner.name));
+            let controller = controller.filter(|controller| controller.uid() == owner.uid).ok_or_else(missing)?;
+            let replicas = controller.spec.as_ref().and_then(|spec| spec.replicas).unwrap_or(1);
+            scales.insert(controller.uid().to_owned(), replicas);
+            continue;
+        }
         let set = caches.replica_sets.get(&Key::new(pod.namespace(), &owner.name));
         let set = set.filter(|set| owner.kind == ReplicaSet::KIND && set.uid() == owner.uid).ok_or_else(missing)?;
         let above = controller_of(&set.metadata).filter(|owner| owner.kind == Deployment::KIND);

@@ -30,6 +30,7 @@ mod node_lifecycle;
 mod pod_gc;
 mod pods;
 mod replica_set;
+mod replication_controller;
 mod root_ca;
 mod service_account;
 mod service_ports;
@@ -118,6 +119,7 @@ pub async fn run(client: kube::Client, options: Options, shutdown: CancellationT
         Arc::new(namespace::Controller { client: client.clone() }),
         Arc::new(deployment::Controller),
         Arc::new(replica_set::Controller),
+        Arc::new(replication_controller::Controller),
         Arc::new(daemon_set::Controller),
         Arc::new(job::Controller),
         Arc::new(endpoint_slice::Controller),

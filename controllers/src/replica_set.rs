@@ -7,7 +7,7 @@ use std::{
 
 use async_trait::async_trait;
 use slipway_api::{
-    apps::{ReplicaSet, ReplicaSetCondition, ReplicaSetStatus},
+    apps::{ReplicaSet, ReplicaSetCondition, ReplicaSetSpec, ReplicaSetStatus},
     core::Pod,
     jiff::Timestamp,
     meta::Time,
@@ -65,24 +65,54 @@ impl crate::run::Controller for Controller {
 
     async fn plan(&self, key: &Key, situation: Situation<'_>) -> Result<Plan, kube::Error> {
         let Some(set) = situation.caches.replica_sets.get(key) else { return Ok(Plan::nothing()) };
-        Ok(plan(&set, situation.caches, situation.now, situation.failure.as_ref()))
+        Ok(plan(&*set, situation.caches, situation.now, situation.failure.as_ref()))
     }
 }
 
 use k8s_openapi::Resource as _;
 
-pub fn plan(set: &ReplicaSet, caches: &Caches, now: Timestamp, failure: Option<&Failure>) -> Plan {
-    let claim = claim(set, &set.spec.selector, &caches.pods);
+/// What ReplicaSets and ReplicationControllers have in common: all but their names and the form of the selector.
+pub trait Replicated: Object {
+    /// Selector, replicas, template and readiness; the selector as ReplicaSets write it.
+    fn wish(&self) -> ReplicaSetSpec;
+    fn status(&self) -> ReplicaSetStatus;
+    fn with_status(&self, status: ReplicaSetStatus) -> Self;
+    /// The UIDs of those that belong to the same application.
+    fn siblings(&self, caches: &Caches) -> HashSet<String>;
+}
+
+impl Replicated for ReplicaSet {
+    fn wish(&self) -> ReplicaSetSpec {
+        self.spec.clone()
+    }
+    fn status(&self) -> ReplicaSetStatus {
+        self.status.clone().unwrap_or_default()
+    }
+    fn with_status(&self, status: ReplicaSetStatus) -> Self {
+        ReplicaSet { status: Some(status), ..self.clone() }
+    }
+    fn siblings(&self, caches: &Caches) -> HashSet<String> {
+        let siblings = match controller_of(&self.metadata) {
+            Some(owner) => caches.replica_sets.controlled_by(self.namespace(), &owner.uid),
+            None => vec![],
+        };
+        siblings.iter().map(|sibling| sibling.uid().to_owned()).collect()
+    }
+}
+
+pub fn plan<S: Replicated>(set: &S, caches: &Caches, now: Timestamp, failure: Option<&Failure>) -> Plan {
+    let wish = set.wish();
+    let claim = claim(set, &wish.selector, &caches.pods);
     let mut plan = Plan { steps: claim.steps, again_in: None };
     let active: Vec<&Arc<Pod>> = claim.mine.iter().filter(|pod| pods::is_active(pod)).collect();
-    let wanted = set.spec.replicas.unwrap_or(1).max(0) as usize;
+    let wanted = wish.replicas.unwrap_or(1).max(0) as usize;
 
-    let status = status(set, &claim.mine, wanted, now, failure);
-    plan.push(Step::update_status(set, &ReplicaSet { status: Some(status), ..set.clone() }));
+    let status = status(set, &wish, &claim.mine, now, failure);
+    plan.push(Step::update_status(set, &set.with_status(status)));
     if !set.is_deleted() {
-        plan.steps.extend(scale(set, &active, wanted, caches, now));
+        plan.steps.extend(scale(set, &wish, &active, wanted, caches, now));
     }
-    let min_ready = set.spec.min_ready_seconds.unwrap_or(0);
+    let min_ready = wish.min_ready_seconds.unwrap_or(0);
     if min_ready > 0 {
         let waiting = active.iter().filter(|pod| !pods::is_available(pod, min_ready, now));
         if let Some(at) = waiting.filter_map(|pod| pods::available_at(pod, min_ready)).min() {
@@ -92,9 +122,16 @@ pub fn plan(set: &ReplicaSet, caches: &Caches, now: Timestamp, failure: Option<&
     plan
 }
 
-fn scale(set: &ReplicaSet, active: &[&Arc<Pod>], wanted: usize, caches: &Caches, now: Timestamp) -> Vec<Step> {
+fn scale<S: Replicated>(
+    set: &S,
+    wish: &ReplicaSetSpec,
+    active: &[&Arc<Pod>],
+    wanted: usize,
+    caches: &Caches,
+    now: Timestamp,
+) -> Vec<Step> {
     if active.len() < wanted {
-        let pod = pods::from_template(set.spec.template.as_ref().unwrap_or(&Default::default()), set);
+        let pod = pods::from_template(wish.template.as_ref().unwrap_or(&Default::default()), set);
         let create = Step::create_for(&pod, set.reference());
         return vec![create; (wanted - active.len()).min(PODS_PER_PASS_MAX)];
     }
@@ -108,17 +145,13 @@ fn scale(set: &ReplicaSet, active: &[&Arc<Pod>], wanted: usize, caches: &Caches,
     ranked[..surplus].iter().map(|(_, pod)| Step::delete_for(&***pod, set.reference(), "too many replicas")).collect()
 }
 
-/// How many active pods of the same application each node has: those of all sets with the same owner.
-fn pods_per_node(set: &ReplicaSet, caches: &Caches) -> BTreeMap<String, usize> {
-    let siblings = match controller_of(&set.metadata) {
-        Some(owner) => caches.replica_sets.controlled_by(set.namespace(), &owner.uid),
-        None => vec![],
-    };
-    let mut uids: HashSet<&str> = siblings.iter().map(|sibling| sibling.uid()).collect();
-    uids.insert(set.uid());
+/// How many active pods of the same application each node has.
+fn pods_per_node<S: Replicated>(set: &S, caches: &Caches) -> BTreeMap<String, usize> {
+    let mut uids = set.siblings(caches);
+    uids.insert(set.uid().to_owned());
     let mut count = BTreeMap::new();
     for uid in uids {
-        for pod in caches.pods.controlled_by(set.namespace(), uid).iter().filter(|pod| pods::is_active(pod)) {
+        for pod in caches.pods.controlled_by(set.namespace(), &uid).iter().filter(|pod| pods::is_active(pod)) {
             *count.entry(pods::node(pod).to_owned()).or_default() += 1;
         }
     }
@@ -159,15 +192,22 @@ fn magnitude(since: Timestamp, now: Timestamp) -> u32 {
     64 - seconds.leading_zeros()
 }
 
-fn status(set: &ReplicaSet, mine: &[Arc<Pod>], wanted: usize, now: Timestamp, failure: Option<&Failure>) -> ReplicaSetStatus {
+fn status<S: Replicated>(
+    set: &S,
+    wish: &ReplicaSetSpec,
+    mine: &[Arc<Pod>],
+    now: Timestamp,
+    failure: Option<&Failure>,
+) -> ReplicaSetStatus {
     let active: Vec<&Arc<Pod>> = mine.iter().filter(|pod| pods::is_active(pod)).collect();
-    let min_ready = set.spec.min_ready_seconds.unwrap_or(0);
-    let labels = set.spec.template.as_ref().and_then(|template| template.metadata.as_ref()?.labels.clone());
+    let wanted = wish.replicas.unwrap_or(1).max(0) as usize;
+    let min_ready = wish.min_ready_seconds.unwrap_or(0);
+    let labels = wish.template.as_ref().and_then(|template| template.metadata.as_ref()?.labels.clone());
     let labels = labels.unwrap_or_default();
     let labelled = |pod: &Pod| labels.iter().all(|(name, value)| pod.label(name) == Some(value));
     let count = |test: &dyn Fn(&Pod) -> bool| Some(active.iter().filter(|pod| test(pod)).count() as i32);
 
-    let old = set.status.clone().unwrap_or_default();
+    let old = set.status();
     let mut conditions = old.conditions.unwrap_or_default();
     let failed = failure.filter(|failure| matches!(failure.reason, "FailedCreate" | "FailedDelete") && active.len() != wanted);
     let known = conditions.iter().any(|condition| condition.type_.as_deref() == Some("ReplicaFailure"));
@@ -191,7 +231,7 @@ fn status(set: &ReplicaSet, mine: &[Arc<Pod>], wanted: usize, now: Timestamp, fa
         ready_replicas: count(&pods::is_ready).filter(|n| *n > 0),
         available_replicas: count(&|pod| pods::is_available(pod, min_ready, now)).filter(|n| *n > 0),
         terminating_replicas: Some(mine.iter().filter(|pod| pods::is_terminating(pod)).count() as i32),
-        observed_generation: set.metadata.generation,
+        observed_generation: set.metadata().generation,
         conditions: Some(conditions).filter(|conditions| !conditions.is_empty()),
     }
 }

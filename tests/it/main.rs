@@ -17,6 +17,7 @@ mod node_lifecycle;
 mod over_memory;
 mod over_postgres;
 mod patch;
+mod replication_controllers;
 mod reviews;
 mod scheduling;
 mod simulated;

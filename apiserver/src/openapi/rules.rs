@@ -235,6 +235,8 @@ const FIELDS: &[(&str, Fields)] = &[
     ),
     ("core.v1.ProjectedVolumeSource", &[("sources", ATOMIC)]),
     ("core.v1.RBDVolumeSource", &[("monitors", ATOMIC)]),
+    ("core.v1.ReplicationControllerSpec", &[("selector", ATOMIC_MAP)]),
+    ("core.v1.ReplicationControllerStatus", CONDITIONS),
     ("core.v1.ResourceRequirements", &[("claims", keyed(&["name"]))]),
     ("core.v1.ResourceStatus", &[("resources", keyed(&["resourceID"]))]),
     ("core.v1.SecretProjection", ITEMS),

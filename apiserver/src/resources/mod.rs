@@ -24,6 +24,7 @@ mod pod_disruption_budget;
 mod pod_template;
 mod priority_class;
 mod replica_set;
+mod replication_controller;
 mod rules;
 mod secret;
 mod service;
@@ -44,6 +45,7 @@ pub fn builtin() -> Vec<Arc<dyn Strategy>> {
         kind::<event::events::Event>(),
         kind::<deployment::Deployment>(),
         kind::<replica_set::ReplicaSet>(),
+        kind::<replication_controller::ReplicationController>(),
         kind::<daemon_set::DaemonSet>(),
         kind::<controller_revision::ControllerRevision>(),
         kind::<job::Job>(),

@@ -12,7 +12,7 @@ use axum::response::Response;
 use http::StatusCode;
 use serde_json::{Value, json};
 use slipway_api::meta::LabelSelector;
-use slipway_api::selector::Selector;
+use slipway_api::selector::{Labels, Selector};
 
 /// What the client sent.
 enum Change {
@@ -68,11 +68,19 @@ fn of(object: &Value) -> Value {
         spec["replicas"] = json!(replicas);
     }
     let mut status = json!({"replicas": object["status"]["replicas"].as_i64().unwrap_or(0)});
-    let selector = serde_json::from_value::<LabelSelector>(object["spec"]["selector"].clone());
-    if let Ok(selector) = selector.map_err(|_| ()).and_then(|selector| Selector::from_label_selector(&selector).map_err(|_| ())) {
+    if let Some(selector) = selector(&object["spec"]["selector"]) {
         status["selector"] = selector.to_string().into();
     }
     json!({"kind": "Scale", "apiVersion": "autoscaling/v1", "metadata": metadata, "spec": spec, "status": status})
+}
+
+/// A ReplicationController has a map of labels where the others have a label selector.
+fn selector(selector: &Value) -> Option<Selector> {
+    if let Ok(labels) = serde_json::from_value::<Labels>(selector.clone()) {
+        return Some(Selector::from_labels(&labels));
+    }
+    let selector: LabelSelector = serde_json::from_value(selector.clone()).ok()?;
+    Selector::from_label_selector(&selector).ok()
 }
 
 /// Holds the wanted Scale against the current one, and answers how many replicas it asks for.
@@ -121,5 +129,7 @@ mod tests {
         assert_eq!(scale["metadata"], json!({"name": "web", "namespace": "a", "uid": "u", "resourceVersion": "7"}));
         assert_eq!(scale["spec"], json!({"replicas": 3}));
         assert_eq!(scale["status"], json!({"replicas": 2, "selector": "a=1,b=2"}));
+        let scale = of(&json!({"spec": {"selector": {"app": "r"}}}));
+        assert_eq!(scale["status"]["selector"], "app=r", "that of a ReplicationController");
     }
 }

@@ -135,14 +135,15 @@ impl DeleteOptions {
     }
 
     /// Whether the garbage collector is to orphan the dependents, and whether it is to delete them first.
-    fn orphan_and_foreground(&self, finalizers: &[Value]) -> (bool, bool) {
+    fn orphan_and_foreground(&self, finalizers: &[Value], orphans_by_default: bool) -> (bool, bool) {
         let has = |name: &str| finalizers.iter().any(|finalizer| finalizer == name);
         match (self.orphan_dependents, self.propagation_policy.as_deref()) {
             (Some(orphan), _) => (orphan, false),
             (_, Some("Orphan")) => (true, false),
             (_, Some("Foreground")) => (false, true),
             (_, Some("Background")) => (false, false),
-            _ => (has(ORPHAN), has(FOREGROUND)),
+            _ if has(ORPHAN) || has(FOREGROUND) => (has(ORPHAN), has(FOREGROUND)),
+            _ => (orphans_by_default, false),
         }
     }
 }
@@ -187,7 +188,7 @@ pub async fn delete_object(target: &Target<'_>, options: &DeleteOptions) -> Resu
 fn step(target: &Target<'_>, options: &DeleteOptions, old: Value, now: jiff::Timestamp) -> Step {
     let strategy = target.strategy;
     let mut object = old;
-    set_finalizers(&mut object, options);
+    set_finalizers(&mut object, options, target.strategy.orphans_by_default());
     let kept = |object: &Value| has_finalizers(object) || strategy.is_kept(object);
 
     let grace = match (is_deleting(&object), object["metadata"]["deletionGracePeriodSeconds"].as_i64()) {
@@ -240,9 +241,9 @@ fn shifted(object: &Value, seconds: i64) -> Value {
     time.map_or_else(|| at.clone(), timestamp)
 }
 
-fn set_finalizers(object: &mut Value, options: &DeleteOptions) {
+fn set_finalizers(object: &mut Value, options: &DeleteOptions, orphans_by_default: bool) {
     let mut finalizers = object["metadata"]["finalizers"].as_array().cloned().unwrap_or_default();
-    let (orphan, foreground) = options.orphan_and_foreground(&finalizers);
+    let (orphan, foreground) = options.orphan_and_foreground(&finalizers, orphans_by_default);
     let before = finalizers.clone();
     finalizers.retain(|finalizer| (finalizer != ORPHAN || orphan) && (finalizer != FOREGROUND || foreground));
     for (wanted, name) in [(orphan, ORPHAN), (foreground, FOREGROUND)] {

@@ -8,6 +8,7 @@ pub mod admission;
 mod bootstrap;
 mod custom_resources;
 pub mod discovery;
+pub mod encryption;
 mod event_expiry;
 pub mod field_selector;
 pub mod http;

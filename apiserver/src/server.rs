@@ -1,5 +1,6 @@
 //! The server's state, and how it is started and asked from within the process.
 
+use crate::encryption::{self, Encryption};
 use crate::http::authenticate::User;
 use crate::http::authorize::{Authorizer, Plain};
 use crate::http::limits::InFlight;
@@ -39,6 +40,8 @@ pub struct Options {
     /// Who signs the node agents' serving certificates.
     pub kubelet_ca_pem: Option<String>,
     pub static_tokens: Vec<(String, User)>,
+    /// What is encrypted before it is stored.
+    pub encryption: Arc<Encryption>,
     pub cache_limits: cache::Limits,
     pub clock: Clock,
 }
@@ -55,6 +58,7 @@ impl Default for Options {
             kubelet_client_identity: None,
             kubelet_ca_pem: None,
             static_tokens: vec![],
+            encryption: Arc::default(),
             cache_limits: cache::Limits::default(),
             clock: Arc::new(jiff::Timestamp::now),
         }
@@ -103,7 +107,8 @@ impl ApiServer {
     /// until the server is dropped or closed.
     pub async fn start(store: Arc<dyn Store>, options: Options) -> Result<Arc<Self>, Error> {
         let resources = Resources::new(crate::resources::builtin());
-        let ingest = stored::ingest(resources.all.clone());
+        let store: Arc<dyn Store> = Arc::new(encryption::Sealing { store, encryption: Arc::clone(&options.encryption) });
+        let ingest = stored::ingest(resources.all.clone(), Arc::clone(&options.encryption));
         let cache = Cache::start(Arc::clone(&store), ingest, options.cache_limits.clone()).await?;
         let agents = Agents::new(options.kubelet_client_identity.as_ref(), options.kubelet_ca_pem.as_deref())
             .map_err(|why| Error::Options { what: "the identity for node agents", why })?;
@@ -126,6 +131,7 @@ impl ApiServer {
         crate::admission::repair(&server).await?;
         crate::bootstrap::run(&server).await.map_err(|status| Error::Bootstrap(status.message))?;
         server.bootstrapped.store(true, Ordering::Release);
+        tokio::spawn(encryption::rewrite(Arc::downgrade(&server), server.closing.clone()));
         tokio::spawn(crate::event_expiry::run(Arc::downgrade(&server), server.closing.clone()));
         Ok(server)
     }

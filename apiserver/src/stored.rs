@@ -3,8 +3,11 @@
 //! Stored bytes are JSON that begins with `kind`, `apiVersion`, `metadata` and holds no resourceVersion; the cache's
 //! ingest writes the revision into them once, and from then on they are sent as they are.
 
+use crate::encryption::{Encryption, Unreadable};
+use crate::http::error::Status;
 use crate::kind::{Names, Strategy};
 use bytes::Bytes;
+use http::StatusCode;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 use slipway_api::canonical::{self, Sorted};
@@ -19,6 +22,10 @@ pub struct Attributes {
     pub labels: BTreeMap<String, String>,
     /// `Strategy::selectable_fields` of the kind that the objects are stored under.
     pub fields: Vec<(&'static str, String)>,
+    /// Whether it is stored under another key than the first: see `encryption`.
+    pub outdated: bool,
+    /// Set if the stored value could not be decrypted; the entry has no bytes then.
+    pub unreadable: Option<Box<Unreadable>>,
 }
 
 pub type Entry = cache::Entry<Attributes>;
@@ -131,7 +138,7 @@ pub fn with_revision(bytes: &[u8], revision: Revision) -> Bytes {
 }
 
 /// What the cache calls for each change. `kinds` are those that own their keys (`stored_as` is `None`).
-pub fn ingest(kinds: Vec<Arc<dyn Strategy>>) -> cache::Ingest<Attributes> {
+pub fn ingest(kinds: Vec<Arc<dyn Strategy>>, encryption: Arc<Encryption>) -> cache::Ingest<Attributes> {
     let by_prefix: HashMap<String, Arc<dyn Strategy>> = kinds
         .into_iter()
         .filter(|strategy| strategy.names().stored_as.is_none())
@@ -140,7 +147,17 @@ pub fn ingest(kinds: Vec<Arc<dyn Strategy>>) -> cache::Ingest<Attributes> {
     Arc::new(move |key, revision, stored| {
         let end = key.match_indices('/').nth(2).map_or(key.len(), |(at, _)| at + 1);
         let strategy = by_prefix.get(&key[..end]).map(Arc::as_ref);
-        (with_revision(stored, revision), attributes(strategy, key, stored))
+        match encryption.open(key, stored) {
+            Ok(opened) => {
+                let mut attributes = attributes(strategy, key, &opened.bytes);
+                attributes.outdated = opened.outdated;
+                (with_revision(&opened.bytes, revision), attributes)
+            }
+            Err(error) => {
+                tracing::error!(key, %error, "a stored object cannot be decrypted");
+                (Bytes::new(), Attributes { unreadable: Some(Box::new(error)), ..Attributes::default() })
+            }
+        }
     })
 }
 
@@ -167,7 +184,23 @@ fn attributes(strategy: Option<&dyn Strategy>, key: &str, stored: &[u8]) -> Attr
         (Some(strategy), Ok(object)) => strategy.selectable_fields(&object),
         _ => vec![],
     };
-    Attributes { labels, fields }
+    Attributes { labels, fields, ..Attributes::default() }
+}
+
+/// What a reader of an object that cannot be decrypted is told.
+pub fn check_readable(entry: &Entry) -> Result<(), Status> {
+    let Some(why) = &entry.attributes.unreadable else { return Ok(()) };
+    let message = format!("Internal error occurred: unable to transform key {:?}: {why}", &*entry.key);
+    Err(Status::new(StatusCode::INTERNAL_SERVER_ERROR, "InternalError", message)
+        .with_details(serde_json::json!({"causes": [{"message": format!("unable to transform key {:?}: {why}", &*entry.key)}]})))
+}
+
+/// The same for all objects whose keys begin with `prefix`.
+pub fn check_all_readable(encryption: &Encryption, snapshot: &Snapshot, prefix: &str) -> Result<(), Status> {
+    match encryption.met_unreadable() {
+        true => below(snapshot, prefix, "").try_for_each(|entry| check_readable(entry)),
+        false => Ok(()),
+    }
 }
 
 /// The object with its resourceVersion, in the shape of `strategy`'s own group.

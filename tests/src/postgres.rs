@@ -14,7 +14,7 @@ static DATABASES: AtomicUsize = AtomicUsize::new(0);
 /// Ends with the last test that holds it.
 pub struct Cluster {
     private: Private,
-    _folder: tempfile::TempDir,
+    folder: tempfile::TempDir,
 }
 
 impl Cluster {
@@ -26,13 +26,19 @@ impl Cluster {
         let folder = tempfile::Builder::new().prefix("slipway-it-").tempdir().expect("a temporary folder");
         open_to_all(folder.path());
         let private = Private::start(&folder.path().join("postgres")).await.expect("Postgres starts");
-        let cluster = Arc::new(Cluster { private, _folder: folder });
+        let cluster = Arc::new(Cluster { private, folder: folder });
         *shared = Arc::downgrade(&cluster);
         cluster
     }
 
     /// A store in a new database.
     pub async fn store(&self) -> Arc<Postgres> {
+        let url = self.database().await;
+        Postgres::connect(&url, Options::default()).await.expect("the store opens")
+    }
+
+    /// The URL of a new, empty database.
+    pub async fn database(&self) -> String {
         let name = format!("test_{}", DATABASES.fetch_add(1, Ordering::Relaxed));
         let url = self.private.url();
         let statement = format!("create database {name}");
@@ -41,7 +47,12 @@ impl Cluster {
         assert!(psql.status().await.expect("psql is installed").success(), "the database {name} is made");
         let (server, socket) = url.split_once('?').expect("the URL names the socket");
         let (server, _) = server.rsplit_once('/').expect("the URL names a database");
-        Postgres::connect(&format!("{server}/{name}?{socket}"), Options::default()).await.expect("the store opens")
+        format!("{server}/{name}?{socket}")
+    }
+
+    /// Where Postgres keeps everything.
+    pub fn folder(&self) -> &std::path::Path {
+        self.folder.path()
     }
 }
 
@@ -61,4 +72,12 @@ impl Drop for Cluster {
 fn open_to_all(folder: &std::path::Path) {
     use std::os::unix::fs::PermissionsExt;
     std::fs::set_permissions(folder, std::fs::Permissions::from_mode(0o755)).expect("the folder is ours");
+}
+
+/// What a statement answers, columns divided by `|`, one row a line.
+pub async fn query(url: &str, statement: &str) -> String {
+    let mut psql = Command::new("psql");
+    let answer = psql.args([url, "-qAt", "-c", statement]).stdin(Stdio::null()).output().await.expect("psql is installed");
+    assert!(answer.status.success(), "{}", String::from_utf8_lossy(&answer.stderr));
+    String::from_utf8_lossy(&answer.stdout).trim_end().to_owned()
 }

@@ -18,6 +18,7 @@ pub async fn get(call: Call) -> Result<Response, Status> {
     let snapshot = list_options::snapshot(&call.server, names, version).await?;
     let entry = find(&snapshot, &*call.strategy, call.namespace(), call.name())
         .ok_or_else(|| Status::not_found(names.group, names.plural, call.name()))?;
+    stored::check_readable(entry)?;
     if call.accept()? == Accept::JSON && names.stored_as.is_none() {
         return Ok(respond::bytes("application/json", StatusCode::OK, entry.bytes.clone()));
     }
@@ -28,6 +29,9 @@ pub async fn get(call: Call) -> Result<Response, Status> {
 /// The object as fresh as the store has it. `namespace` is empty for kinds of the cluster.
 pub async fn get_object(server: &ApiServer, strategy: &dyn Strategy, namespace: &str, name: &str) -> Result<Value, Status> {
     let snapshot = server.cache.fresh().await.map_err(|error| status_of(error, strategy.names(), name))?;
+    if let Some(entry) = find(&snapshot, strategy, namespace, name) {
+        stored::check_readable(entry)?;
+    }
     get_cached(&snapshot, strategy, namespace, name)
         .ok_or_else(|| Status::not_found(strategy.names().group, strategy.names().plural, name))
 }

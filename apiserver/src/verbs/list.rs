@@ -32,6 +32,7 @@ pub async fn list(call: Call) -> Result<Response, Status> {
     let options = ListOptions::parse(&call.info.query, &*call.strategy)?;
     let selection = Selection::new(&call.strategy, call.info.namespace.as_deref(), &options);
     let (snapshot, revision) = moment(&call, &options, &selection).await?;
+    stored::check_all_readable(&call.server.options.encryption, &snapshot, &selection.prefix)?;
     let page = Page::of(&snapshot, &selection, &options, revision);
     if page.next.is_some() {
         call.server.cache.pin(&snapshot);
@@ -80,7 +81,7 @@ async fn exact(call: &Call, selection: &Selection, revision: Revision) -> Result
         limit: 0,
     };
     let page = call.server.store.range(range).await.map_err(|error| status_of(error, names, ""))?;
-    let ingest = stored::ingest(vec![Arc::clone(&call.strategy)]);
+    let ingest = stored::ingest(vec![Arc::clone(&call.strategy)], Arc::clone(&call.server.options.encryption));
     let objects = page.records.into_iter().map(|record| {
         let (bytes, attributes) = ingest(&record.key, record.mod_revision, &record.value);
         let entry = Entry {

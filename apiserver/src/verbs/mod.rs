@@ -122,9 +122,12 @@ pub(crate) async fn commit(target: &Target<'_>, decide: &mut Decide<'_>) -> Resu
     let (mut snapshot, mut fresh) = (cache.snapshot(), false);
     for _ in 0..ATTEMPTS_MAX {
         let entry = snapshot.objects.get(key.as_str());
+        // Stored under an old key: a write that changes nothing brings it under the first one.
+        let rewrite = entry.is_some_and(|entry| entry.attributes.outdated);
         let attempt = match entry {
             None => Err(target.not_found()),
             Some(entry) => {
+                stored::check_readable(entry)?;
                 let old = stored::decode(target.strategy, &entry.bytes).map_err(|error| Status::internal(&error))?;
                 let step = decide(old.clone()).await;
                 step.map(|step| (entry.mod_revision, old, step))
@@ -132,7 +135,7 @@ pub(crate) async fn commit(target: &Target<'_>, decide: &mut Decide<'_>) -> Resu
         };
         let outdated = match &attempt {
             Err(_) => true,
-            Ok((_, old, Step::Put(new))) => same(old, new),
+            Ok((_, old, Step::Put(new))) => !rewrite && same(old, new),
             Ok(_) => false,
         };
         if outdated && !fresh {
@@ -145,7 +148,7 @@ pub(crate) async fn commit(target: &Target<'_>, decide: &mut Decide<'_>) -> Resu
         }
         let (revision, old, step) = attempt?;
         let (change, mut object, deleted, reservations) = match step {
-            Step::Put(new) if same(&old, &new) => return Ok(Done { object: old, deleted: false }),
+            Step::Put(new) if !rewrite && same(&old, &new) => return Ok(Done { object: old, deleted: false }),
             Step::Put(new) => (Change::Put(encode(target.strategy, &new)), new, false, None),
             Step::PutReserved(new, reserved) => (Change::Put(encode(target.strategy, &new)), new, false, Some(reserved)),
             Step::Delete(last) => (Change::Delete, last, true, None),

@@ -106,6 +106,7 @@ async fn open(call: &Call, options: &ListOptions, selection: &Selection) -> Resu
         Version::At(revision) if !initial => (vec![], revision),
         version => {
             let snapshot = snapshot(&call.server, names, version).await?;
+            stored::check_all_readable(&call.server.options.encryption, &snapshot, &selection.prefix)?;
             let entries = if initial { selection.entries(&snapshot) } else { vec![] };
             (entries, snapshot.revision)
         }
@@ -243,6 +244,9 @@ impl Shown {
     }
 
     fn change(&mut self, change: &Change, type_: Type) -> Bytes {
+        if let Err(status) = stored::check_readable(&change.now) {
+            return self.error(&status);
+        }
         // What ceased to match is shown as it last matched, at the revision of the change.
         let content = match (&change.before, type_, change.deleted) {
             (Some(before), Type::Deleted, false) => stored::with_revision(&before.bytes, change.revision),

@@ -311,6 +311,9 @@ fn extend(property: &mut Value, rule: Rule) {
     if rule.atomic_map {
         property["x-kubernetes-map-type"] = json!("atomic");
     }
+    if rule.granular_map {
+        property["x-kubernetes-map-type"] = json!("granular");
+    }
     if !rule.strategy.is_empty() {
         property["x-kubernetes-patch-strategy"] = json!(rule.strategy);
     }

@@ -20,17 +20,20 @@ pub struct Rule {
     pub list: Option<List>,
     /// The map has one owner.
     pub atomic_map: bool,
+    /// The map's keys have owners each: said only where Kubernetes says it.
+    pub granular_map: bool,
     /// For strategic merge patch: `merge`, `replace`, `retainKeys` or `merge,retainKeys`; empty for the default.
     pub strategy: &'static str,
     /// Empty where lists are not merged by a key.
     pub merge_key: &'static str,
 }
 
-const NOTHING: Rule = Rule { list: None, atomic_map: false, strategy: "", merge_key: "" };
+const NOTHING: Rule = Rule { list: None, atomic_map: false, granular_map: false, strategy: "", merge_key: "" };
 const ATOMIC: Rule = Rule { list: Some(Atomic), ..NOTHING };
 const SET: Rule = Rule { list: Some(Set), ..NOTHING };
 const MERGED_SET: Rule = Rule { list: Some(Set), strategy: "merge", ..NOTHING };
 const ATOMIC_MAP: Rule = Rule { atomic_map: true, ..NOTHING };
+const GRANULAR_MAP: Rule = Rule { granular_map: true, ..NOTHING };
 const REPLACED: Rule = Rule { strategy: "replace", ..NOTHING };
 const RETAINED: Rule = Rule { strategy: "retainKeys", ..NOTHING };
 const BY_NAME: Rule = merged(&["name"]);
@@ -39,7 +42,7 @@ const BY_NAME_RETAINED: Rule = Rule { strategy: "merge,retainKeys", ..BY_NAME };
 
 /// A list told apart by `keys` and patched by the first of them.
 const fn merged(keys: &'static [&'static str]) -> Rule {
-    Rule { list: Some(Keyed(keys)), atomic_map: false, strategy: "merge", merge_key: keys[0] }
+    Rule { list: Some(Keyed(keys)), atomic_map: false, granular_map: false, strategy: "merge", merge_key: keys[0] }
 }
 
 /// A list told apart by `keys` that a strategic merge patch replaces.
@@ -49,7 +52,7 @@ const fn keyed(keys: &'static [&'static str]) -> Rule {
 
 /// A list with one owner, that a strategic merge patch merges nevertheless.
 const fn atomic_but_merged(merge_key: &'static str) -> Rule {
-    Rule { list: Some(Atomic), atomic_map: false, strategy: "merge", merge_key }
+    Rule { list: Some(Atomic), atomic_map: false, granular_map: false, strategy: "merge", merge_key }
 }
 
 /// The rule of a field; that of most fields is that there is none.
@@ -76,11 +79,15 @@ const ATOMIC_TYPES: &[&str] = &[
     "core.v1.ObjectFieldSelector",
     "core.v1.ObjectReference",
     "core.v1.ResourceFieldSelector",
+    "core.v1.ScopeSelector",
     "core.v1.SecretKeySelector",
+    "core.v1.SecretReference",
+    "core.v1.TopologySelectorTerm",
     "core.v1.TypedLocalObjectReference",
     "discovery.v1.EndpointPort",
     "meta.v1.LabelSelector",
     "meta.v1.OwnerReference",
+    "networking.v1.ServiceBackendPort",
 ];
 
 /// Whether the API can do without a field that k8s-openapi calls required. It does so of every `metadata`, and of what Go
@@ -156,6 +163,7 @@ const FIELDS: &[(&str, Fields)] = &[
     ("certificates.v1.CertificateSigningRequestSpec", &[("groups", ATOMIC), ("usages", ATOMIC)]),
     ("certificates.v1.CertificateSigningRequestStatus", &[("conditions", keyed(&["type"]))]),
     ("core.v1.Capabilities", &[("add", ATOMIC), ("drop", ATOMIC)]),
+    ("core.v1.CephFSPersistentVolumeSource", &[("monitors", ATOMIC)]),
     ("core.v1.CephFSVolumeSource", &[("monitors", ATOMIC)]),
     ("core.v1.ConfigMapProjection", ITEMS),
     ("core.v1.ConfigMapVolumeSource", ITEMS),
@@ -172,7 +180,9 @@ const FIELDS: &[(&str, Fields)] = &[
     ("core.v1.FCVolumeSource", &[("targetWWNs", ATOMIC), ("wwids", ATOMIC)]),
     ("core.v1.HTTPGetAction", &[("httpHeaders", ATOMIC)]),
     ("core.v1.HostAlias", &[("hostnames", ATOMIC)]),
+    ("core.v1.ISCSIPersistentVolumeSource", &[("portals", ATOMIC)]),
     ("core.v1.ISCSIVolumeSource", &[("portals", ATOMIC)]),
+    ("core.v1.LimitRangeSpec", &[("limits", ATOMIC)]),
     ("core.v1.LinuxContainerUser", &[("supplementalGroups", ATOMIC)]),
     ("core.v1.LoadBalancerIngress", &[("ports", ATOMIC)]),
     ("core.v1.LoadBalancerStatus", &[("ingress", ATOMIC)]),
@@ -197,6 +207,11 @@ const FIELDS: &[(&str, Fields)] = &[
         ],
     ),
     ("core.v1.PersistentVolumeClaimSpec", &[("accessModes", ATOMIC)]),
+    (
+        "core.v1.PersistentVolumeClaimStatus",
+        &[("accessModes", ATOMIC), ("allocatedResourceStatuses", GRANULAR_MAP), ("conditions", BY_TYPE)],
+    ),
+    ("core.v1.PersistentVolumeSpec", &[("accessModes", ATOMIC), ("claimRef", GRANULAR_MAP), ("mountOptions", ATOMIC)]),
     ("core.v1.PodAffinity", AFFINITY),
     ("core.v1.PodAffinityTerm", &[("matchLabelKeys", ATOMIC), ("mismatchLabelKeys", ATOMIC), ("namespaces", ATOMIC)]),
     ("core.v1.PodAntiAffinity", AFFINITY),
@@ -234,11 +249,15 @@ const FIELDS: &[(&str, Fields)] = &[
         ],
     ),
     ("core.v1.ProjectedVolumeSource", &[("sources", ATOMIC)]),
+    ("core.v1.RBDPersistentVolumeSource", &[("monitors", ATOMIC)]),
     ("core.v1.RBDVolumeSource", &[("monitors", ATOMIC)]),
     ("core.v1.ReplicationControllerSpec", &[("selector", ATOMIC_MAP)]),
     ("core.v1.ReplicationControllerStatus", CONDITIONS),
+    ("core.v1.ResourceQuotaSpec", &[("scopes", ATOMIC)]),
     ("core.v1.ResourceRequirements", &[("claims", keyed(&["name"]))]),
     ("core.v1.ResourceStatus", &[("resources", keyed(&["resourceID"]))]),
+    ("core.v1.ScopeSelector", &[("matchExpressions", ATOMIC)]),
+    ("core.v1.ScopedResourceSelectorRequirement", &[("values", ATOMIC)]),
     ("core.v1.SecretProjection", ITEMS),
     ("core.v1.SecretVolumeSource", ITEMS),
     ("core.v1.ServiceAccount", &[("imagePullSecrets", ATOMIC), ("secrets", BY_NAME)]),
@@ -254,6 +273,8 @@ const FIELDS: &[(&str, Fields)] = &[
         ],
     ),
     ("core.v1.ServiceStatus", CONDITIONS),
+    ("core.v1.TopologySelectorLabelRequirement", &[("values", ATOMIC)]),
+    ("core.v1.TopologySelectorTerm", &[("matchLabelExpressions", ATOMIC)]),
     ("core.v1.TopologySpreadConstraint", &[("matchLabelKeys", ATOMIC)]),
     ("discovery.v1.Endpoint", &[("addresses", SET)]),
     ("discovery.v1.EndpointHints", &[("forNodes", ATOMIC), ("forZones", ATOMIC)]),
@@ -269,6 +290,13 @@ const FIELDS: &[(&str, Fields)] = &[
     ("meta.v1.LabelSelectorRequirement", &[("values", ATOMIC)]),
     ("meta.v1.ObjectMeta", &[("finalizers", MERGED_SET), ("managedFields", ATOMIC), ("ownerReferences", merged(&["uid"]))]),
     ("meta.v1.StatusDetails", &[("causes", ATOMIC)]),
+    ("networking.v1.HTTPIngressRuleValue", &[("paths", ATOMIC)]),
+    ("networking.v1.IngressLoadBalancerIngress", &[("ports", ATOMIC)]),
+    ("networking.v1.IngressLoadBalancerStatus", &[("ingress", ATOMIC)]),
+    ("networking.v1.IngressSpec", &[("rules", ATOMIC), ("tls", ATOMIC)]),
+    ("networking.v1.IngressTLS", &[("hosts", ATOMIC)]),
+    ("node.v1.Scheduling", &[("nodeSelector", ATOMIC_MAP), ("tolerations", ATOMIC)]),
     ("policy.v1.PodDisruptionBudgetSpec", &[("selector", REPLACED)]),
     ("policy.v1.PodDisruptionBudgetStatus", CONDITIONS),
+    ("storage.v1.StorageClass", &[("allowedTopologies", ATOMIC), ("mountOptions", ATOMIC)]),
 ];

@@ -3,6 +3,7 @@
 use crate::kind::{Builtin, Kind, Strategy};
 use std::sync::Arc;
 
+pub mod amounts;
 mod certificate_signing_request;
 mod config_map;
 mod controller_revision;
@@ -12,24 +13,32 @@ mod endpoint_slice;
 mod endpoints;
 pub mod event;
 mod fill;
+mod ingress;
+mod ingress_class;
 mod job;
 mod lease;
+mod limit_range;
 mod machine;
 mod namespace;
 mod node;
 mod node_class;
 mod node_pool;
+mod persistent_volume;
+mod persistent_volume_claim;
 pub mod pod;
 mod pod_disruption_budget;
 mod pod_template;
 mod priority_class;
 mod replica_set;
 mod replication_controller;
+mod resource_quota;
 mod rules;
+mod runtime_class;
 mod secret;
 mod service;
 mod service_account;
 mod show;
+mod storage_class;
 
 pub fn builtin() -> Vec<Arc<dyn Strategy>> {
     vec![
@@ -51,6 +60,15 @@ pub fn builtin() -> Vec<Arc<dyn Strategy>> {
         kind::<job::Job>(),
         kind::<endpoint_slice::EndpointSlice>(),
         kind::<lease::Lease>(),
+        kind::<pod_template::PodTemplate>(),
+        kind::<limit_range::LimitRange>(),
+        kind::<resource_quota::ResourceQuota>(),
+        kind::<persistent_volume::PersistentVolume>(),
+        kind::<persistent_volume_claim::PersistentVolumeClaim>(),
+        kind::<storage_class::StorageClass>(),
+        kind::<ingress_class::IngressClass>(),
+        kind::<ingress::Ingress>(),
+        kind::<runtime_class::RuntimeClass>(),
         kind::<priority_class::PriorityClass>(),
         kind::<pod_disruption_budget::PodDisruptionBudget>(),
         kind::<certificate_signing_request::CertificateSigningRequest>(),

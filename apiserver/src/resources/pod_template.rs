@@ -1,18 +1,64 @@
-//! Pod templates, as Deployments, ReplicaSets, DaemonSets and Jobs carry them.
+//! PodTemplate, and the same templates as Deployments, ReplicaSets, DaemonSets and Jobs carry them.
 
-use super::{fill, pod, rules};
+use super::{fill, pod, rules, show};
 use crate::http::error::Invalid;
+use crate::kind::{Column, Kind, Names, bump_generation};
 use serde_json::{Value, json};
 use slipway_api::IntOrString;
+pub use slipway_api::core::PodTemplate;
 use slipway_api::core::PodTemplateSpec;
 use slipway_api::meta::LabelSelector;
 use slipway_api::selector::Selector;
 
+impl Kind for PodTemplate {
+    const NAMES: Names = Names::namespaced("", "v1", "PodTemplate", "podtemplates", "podtemplate");
+
+    fn fill_defaults(object: &mut Value) {
+        fill_template(object);
+    }
+
+    fn prepare_create(object: &mut Value) {
+        object["metadata"]["generation"] = json!(1);
+    }
+
+    fn prepare_update(object: &mut Value, old: &Value) {
+        bump_generation(object, old);
+    }
+
+    fn validate(&self) -> Vec<Invalid> {
+        let mut errors = vec![];
+        validate("template", &self.template.clone().unwrap_or_default(), &[], "PodTemplate", &mut errors);
+        errors
+    }
+
+    const DELETE_RETURNS_OBJECT: bool = true;
+
+    fn columns() -> Vec<Column> {
+        vec![
+            Column::NAME,
+            Column::text("Containers", "The names of the template's containers."),
+            Column::text("Images", "The images of the template's containers."),
+            Column::text("Pod Labels", "The labels that pods made of it have."),
+        ]
+    }
+
+    fn row(&self, object: &Value, _: jiff::Timestamp) -> Vec<Value> {
+        let template = self.template.clone().unwrap_or_default();
+        let [names, images] = show::containers(template.spec.as_ref());
+        let labels = template.metadata.as_ref().and_then(|metadata| metadata.labels.as_ref());
+        vec![show::name(object), names, images, show::labels(labels)]
+    }
+}
+
 /// Fills in `spec.template.spec` of an object. Requests and host ports are filled in on the pods only.
 pub fn fill_defaults(object: &mut Value) {
-    if let Some(spec) = fill::inner(object, "spec")
-        && let Some(template) = fill::made(spec, "template")
-    {
+    if let Some(spec) = fill::inner(object, "spec") {
+        fill_template(spec);
+    }
+}
+
+fn fill_template(holder: &mut Value) {
+    if let Some(template) = fill::made(holder, "template") {
         fill::made(template, "metadata");
         if let Some(spec) = fill::made(template, "spec") {
             pod::defaults::fill_spec(spec);

@@ -1,6 +1,6 @@
 //! What the cells of several kinds have in common.
 
-use crate::kind::human_duration;
+use crate::kind::{Column, human_duration};
 use jiff::Timestamp;
 use serde_json::{Value, json};
 use slipway_api::core::{Container, PodSpec};
@@ -10,6 +10,10 @@ use std::collections::BTreeMap;
 pub const NONE: &str = "<none>";
 pub const UNKNOWN: &str = "<unknown>";
 pub const UNSET: &str = "<unset>";
+
+/// Of kinds that have no columns of their own in Kubernetes.
+pub const CREATED_AT: Column =
+    Column { name: "Created At", type_: "date", format: "", priority: 0, description: "When the object was created." };
 
 pub fn name(object: &Value) -> Value {
     object["metadata"]["name"].clone()
@@ -64,4 +68,13 @@ pub fn containers(spec: Option<&PodSpec>) -> [Value; 2] {
 /// At most `max` of the items, and how many more there are: `a,b,c + 2 more...`.
 pub fn first(items: &[String], max: usize) -> String {
     if items.len() > max { format!("{} + {} more...", items[..max].join(","), items.len() - max) } else { items.join(",") }
+}
+
+/// `RWO,ROX`: how a volume may be mounted, in Kubernetes' order.
+pub fn access_modes(modes: Option<&Vec<String>>) -> Value {
+    const SHORT: [(&str, &str); 4] =
+        [("ReadWriteOnce", "RWO"), ("ReadOnlyMany", "ROX"), ("ReadWriteMany", "RWX"), ("ReadWriteOncePod", "RWOP")];
+    let has = |mode: &str| modes.into_iter().flatten().any(|one| one == mode);
+    let known: Vec<&str> = SHORT.iter().filter(|(mode, _)| has(mode)).map(|(_, short)| *short).collect();
+    json!(known.join(","))
 }

@@ -23,10 +23,11 @@ const DEPTH_MAX: usize = 64;
 
 /// Integers and booleans that Go keeps behind pointers: a zero was written on purpose. All others are written always,
 /// and a zero means nothing.
-const ZERO_COUNTS: [&str; 47] = [
+const ZERO_COUNTS: [&str; 48] = [
     "activeDeadlineSeconds",
     "allocateLoadBalancerNodePorts",
     "allowPrivilegeEscalation",
+    "allowVolumeExpansion",
     "automountServiceAccountToken",
     "backoffLimit",
     "backoffLimitPerIndex",

@@ -3,8 +3,8 @@
 use super::validation::{id, seccomp};
 use super::{probes, volumes};
 use crate::http::error::Invalid;
+use crate::resources::amounts::{self, List, amount, is_exact, is_extended};
 use crate::resources::rules;
-use k8s_openapi::apimachinery::pkg::api::resource::Quantity as Amount;
 use serde_json::{Value, json};
 use slipway_api::core::{
     Container, ContainerPort, EnvFromSource, EnvVar, EnvVarSource, PodSpec, ResourceRequirements, SecurityContext,
@@ -12,9 +12,7 @@ use slipway_api::core::{
 use slipway_api::name;
 use slipway_api::pod::is_sidecar;
 use slipway_api::quantity::Quantity;
-use std::collections::{BTreeMap, BTreeSet};
-
-type List = BTreeMap<String, Amount>;
+use std::collections::BTreeSet;
 
 const FIELDS_OF_ENV: [&str; 9] = [
     "metadata.name",
@@ -29,8 +27,6 @@ const FIELDS_OF_ENV: [&str; 9] = [
 ];
 const RESOURCES_OF_ENV: [&str; 6] =
     ["limits.cpu", "limits.ephemeral-storage", "limits.memory", "requests.cpu", "requests.ephemeral-storage", "requests.memory"];
-const STANDARD_RESOURCES: [&str; 3] = ["cpu", "memory", "ephemeral-storage"];
-const NATIVE_DOMAIN: &str = "kubernetes.io/";
 const DEFAULT_GRACE_SECONDS: i64 = 30;
 
 pub fn check(at: &str, spec: &PodSpec, volumes: &BTreeSet<&str>, errors: &mut Vec<Invalid>) {
@@ -264,15 +260,6 @@ fn env_from(at: &str, sources: &[EnvFromSource], errors: &mut Vec<Invalid>) {
     }
 }
 
-fn is_extended(resource: &str) -> bool {
-    resource.contains('/') && !resource.contains(NATIVE_DOMAIN) && !resource.starts_with("requests.")
-}
-
-/// Amounts of a resource that can't be given out twice: what is asked for is what one may use.
-fn is_exact(resource: &str) -> bool {
-    is_extended(resource) || resource.starts_with("hugepages-")
-}
-
 /// A list of amounts: none negative.
 pub fn quantities(at: &str, list: Option<&List>, errors: &mut Vec<Invalid>) {
     for (resource, text) in list.into_iter().flatten() {
@@ -286,28 +273,9 @@ pub fn quantities(at: &str, list: Option<&List>, errors: &mut Vec<Invalid>) {
     }
 }
 
-/// An amount that isn't negative.
-pub fn amount(at: &str, text: &Amount, errors: &mut Vec<Invalid>) -> Option<Quantity> {
-    let quantity = Quantity::parse(&text.0);
-    match quantity {
-        Err(error) => errors.push(Invalid::value(at, &json!(text.0), &error.to_string())),
-        Ok(quantity) if quantity.is_negative() => errors.push(Invalid::value(at, &json!(text.0), rules::NOT_NEGATIVE)),
-        Ok(_) => {}
-    }
-    quantity.ok()
-}
-
 fn resource_names(at: &str, list: Option<&List>, errors: &mut Vec<Invalid>) {
     for resource in list.into_iter().flatten().map(|(resource, _)| resource) {
-        let at = format!("{at}[{resource}]");
-        rules::all(&at, resource, name::qualified_name(resource), errors);
-        if !resource.contains('/')
-            && !STANDARD_RESOURCES.contains(&resource.as_str())
-            && !resource.starts_with("hugepages-")
-            && !resource.is_empty()
-        {
-            errors.push(Invalid::value(&at, &json!(resource), "must be a standard resource for containers"));
-        }
+        amounts::check_container_name(&format!("{at}[{resource}]"), resource, errors);
     }
 }
 

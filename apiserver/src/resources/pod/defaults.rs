@@ -170,9 +170,6 @@ fn fill_volume(volume: &mut Value) {
             fill::missing(source, "defaultMode", DEFAULT_MODE);
         }
     }
-    if let Some(path) = fill::inner(volume, "hostPath") {
-        fill::missing(path, "type", "");
-    }
     if let Some(downward) = fill::inner(volume, "downwardAPI") {
         fill::items(downward, "items").for_each(fill_field_ref);
     }
@@ -186,10 +183,18 @@ fn fill_volume(volume: &mut Value) {
             }
         }
     }
-    fill_rarer_volume(volume);
+    fill_source(volume);
+    let claim = fill::inner(volume, "ephemeral").and_then(|ephemeral| fill::inner(ephemeral, "volumeClaimTemplate"));
+    if let Some(spec) = claim.and_then(|template| fill::inner(template, "spec")) {
+        fill::missing(spec, "volumeMode", "Filesystem");
+    }
 }
 
-fn fill_rarer_volume(volume: &mut Value) {
+/// The sources that a pod's volume and a PersistentVolume have in common.
+pub fn fill_source(volume: &mut Value) {
+    if let Some(path) = fill::inner(volume, "hostPath") {
+        fill::missing(path, "type", "");
+    }
     let policy = volume.get("image").map(|image| pull_policy(fill::text(image, "reference")));
     if let (Some(image), Some(policy)) = (fill::inner(volume, "image"), policy) {
         fill::empty(image, "pullPolicy", policy);
@@ -211,10 +216,6 @@ fn fill_rarer_volume(volume: &mut Value) {
     if let Some(scale_io) = fill::inner(volume, "scaleIO") {
         fill::empty(scale_io, "storageMode", "ThinProvisioned");
         fill::empty(scale_io, "fsType", "xfs");
-    }
-    let claim = fill::inner(volume, "ephemeral").and_then(|ephemeral| fill::inner(ephemeral, "volumeClaimTemplate"));
-    if let Some(spec) = claim.and_then(|template| fill::inner(template, "spec")) {
-        fill::missing(spec, "volumeMode", "Filesystem");
     }
 }
 

@@ -4,12 +4,12 @@ mod columns;
 mod containers;
 pub mod defaults;
 mod probes;
-mod scheduling;
+pub mod scheduling;
 #[cfg(test)]
 mod tests;
 mod update;
 pub mod validation;
-mod volumes;
+pub mod volumes;
 
 use super::fill;
 use crate::http::error::Invalid;
@@ -112,5 +112,5 @@ impl Kind for Pod {
 
 /// A quantity that must not be negative.
 pub fn quantity(at: &str, amount: &k8s_openapi::apimachinery::pkg::api::resource::Quantity, errors: &mut Vec<Invalid>) {
-    containers::amount(at, amount, errors);
+    super::amounts::amount(at, amount, errors);
 }

@@ -92,7 +92,7 @@ fn required(at: &str, text: &str, errors: &mut Vec<Invalid>) {
     }
 }
 
-fn host_path(at: &str, source: &HostPathVolumeSource, errors: &mut Vec<Invalid>) {
+pub fn host_path(at: &str, source: &HostPathVolumeSource, errors: &mut Vec<Invalid>) {
     required(&format!("{at}.path"), &source.path, errors);
     no_steps_up(&format!("{at}.path"), &source.path, errors);
     rules::maybe_one_of(&format!("{at}.type"), source.type_.as_deref(), &HOST_PATH_TYPES, errors);

@@ -7,6 +7,7 @@ pub mod health;
 pub mod limits;
 pub mod metrics;
 pub mod negotiate;
+pub mod notes;
 pub mod protobuf;
 pub mod query;
 pub mod request_info;
@@ -113,7 +114,8 @@ async fn handle(State(server): State<Arc<ApiServer>>, request: Request) -> Respo
     let span = tracing::debug_span!("request", verb = info.verb.as_str(), path = info.path, user = tracing::field::Empty);
     let start = Instant::now();
     let answer = AssertUnwindSafe(answer(Arc::clone(&server), info.clone(), parts, body)).catch_unwind();
-    let response = match answer.instrument(span.clone()).await {
+    let (answered, notes) = notes::gather(answer.instrument(span.clone())).await;
+    let mut response = match answered {
         Ok(Ok(response)) => response,
         Ok(Err(status)) => status.into_response(),
         Err(panic) => {
@@ -121,6 +123,7 @@ async fn handle(State(server): State<Arc<ApiServer>>, request: Request) -> Respo
             Status::internal(&Panicked(text_of(&*panic))).into_response()
         }
     };
+    notes.warnings.iter().for_each(|warning| respond::warn(&mut response, warning));
     let took = start.elapsed();
     server.metrics.answered(&server, &info, response.status(), took);
     span.in_scope(|| tracing::debug!(code = response.status().as_u16(), took_us = took.as_micros(), "answered"));

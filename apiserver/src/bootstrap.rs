@@ -48,10 +48,10 @@ async fn ensure(server: &ApiServer, resource: Resource, namespace: &str, object:
     let Some(strategy) = server.strategy(group, version, plural) else { return Ok(()) };
     let name = object["metadata"]["name"].as_str().unwrap_or_default().to_owned();
     let user = User::apiserver();
-    if crate::server::find(&server.snapshot(), &**strategy, namespace, &name).is_some() {
+    if crate::server::find(&server.snapshot(), &*strategy, namespace, &name).is_some() {
         return Ok(());
     }
-    let target = Target::new(server, &**strategy, &user, namespace, &name);
+    let target = Target::new(server, &*strategy, &user, namespace, &name);
     let mut attempt = 1;
     loop {
         match create_object(&target, object.clone()).await {
@@ -73,7 +73,7 @@ async fn replace(server: &ApiServer, resource: Resource, object: Value) -> Resul
     ensure(server, resource, "default", object.clone()).await?;
     let (group, version, plural) = resource;
     let Some(strategy) = server.strategy(group, version, plural) else { return Ok(()) };
-    let strategy: &dyn Strategy = &**strategy;
+    let strategy: &dyn Strategy = &*strategy;
     let user = User::apiserver();
     let target = Target::new(server, strategy, &user, "default", "kubernetes");
     let anything = Preconditions::default();

@@ -7,6 +7,7 @@
 use crate::http::error::Invalid;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
+use std::borrow::Cow;
 
 /// The names of a resource and what can be done with it.
 #[derive(Debug, Clone, Copy)]
@@ -75,34 +76,36 @@ pub enum NameRule {
 }
 
 /// A column of `kubectl get`.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct Column {
     /// As `Ready`; the first column, `Name` of format `name`, is listed too.
-    pub name: &'static str,
+    pub name: Cow<'static, str>,
     /// `string`, `integer`, `date`, …
     pub type_: &'static str,
     pub format: &'static str,
-    pub description: &'static str,
+    pub description: Cow<'static, str>,
     /// 0 is always shown, 1 with `-o wide`.
     pub priority: i32,
 }
 
 impl Column {
     pub const NAME: Column = Column {
-        name: "Name",
+        name: Cow::Borrowed("Name"),
         type_: "string",
         format: "name",
         priority: 0,
-        description: "Name must be unique within a namespace.",
+        description: Cow::Borrowed("Name must be unique within a namespace."),
     };
-    pub const AGE: Column =
-        Column { name: "Age", type_: "string", format: "", priority: 0, description: "Time since the object was created." };
+    pub const AGE: Column = Column::text("Age", "Time since the object was created.");
 
     pub const fn text(name: &'static str, description: &'static str) -> Self {
-        Column { name, type_: "string", format: "", description, priority: 0 }
+        Column { name: Cow::Borrowed(name), type_: "string", format: "", description: Cow::Borrowed(description), priority: 0 }
     }
     pub const fn integer(name: &'static str, description: &'static str) -> Self {
-        Column { name, type_: "integer", format: "", description, priority: 0 }
+        Column { name: Cow::Borrowed(name), type_: "integer", format: "", description: Cow::Borrowed(description), priority: 0 }
+    }
+    pub const fn date(name: &'static str, description: &'static str) -> Self {
+        Column { name: Cow::Borrowed(name), type_: "date", format: "", description: Cow::Borrowed(description), priority: 0 }
     }
     pub const fn wide(mut self) -> Self {
         self.priority = 1;

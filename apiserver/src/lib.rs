@@ -15,6 +15,7 @@ pub mod http;
 pub mod kind;
 pub mod openapi;
 pub mod patch;
+pub mod registry;
 pub mod resources;
 pub mod server;
 pub mod stored;

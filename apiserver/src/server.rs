@@ -7,13 +7,13 @@ use crate::http::limits::InFlight;
 use crate::http::metrics::Metrics;
 use crate::http::session::Sessions;
 use crate::kind::Strategy;
+use crate::registry::Registry;
 use crate::stored::{self, Cache, Entry, Snapshot};
 use crate::subresources::node_agent::Agents;
 use crate::subresources::review;
 use crate::subresources::token::Signer;
 use axum::Router;
 use slipway_store::{Store, cache};
-use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::ops::RangeInclusive;
 use std::sync::Arc;
@@ -88,27 +88,18 @@ pub struct ApiServer {
     pub sessions: Sessions,
     pub(crate) metrics: Metrics,
     pub(crate) in_flight: InFlight,
-    resources: Resources,
+    pub(crate) registry: Registry,
     bootstrapped: AtomicBool,
     closing: CancellationToken,
-}
-
-type ByPlural = HashMap<String, Arc<dyn Strategy>>;
-
-/// The served kinds.
-struct Resources {
-    all: Vec<Arc<dyn Strategy>>,
-    /// group → version → plural
-    by_path: HashMap<String, HashMap<String, ByPlural>>,
 }
 
 impl ApiServer {
     /// Fills the cache from the store, writes what every cluster has (see `bootstrap`), and keeps sweeping old events
     /// until the server is dropped or closed.
     pub async fn start(store: Arc<dyn Store>, options: Options) -> Result<Arc<Self>, Error> {
-        let resources = Resources::new(crate::resources::builtin());
+        let registry = Registry::new(crate::resources::builtin());
         let store: Arc<dyn Store> = Arc::new(encryption::Sealing { store, encryption: Arc::clone(&options.encryption) });
-        let ingest = stored::ingest(resources.all.clone(), Arc::clone(&options.encryption));
+        let ingest = stored::ingest(registry.current().all.clone(), Arc::clone(&options.encryption));
         let cache = Cache::start(Arc::clone(&store), ingest, options.cache_limits.clone()).await?;
         let agents = Agents::new(options.kubelet_client_identity.as_ref(), options.kubelet_ca_pem.as_deref())
             .map_err(|why| Error::Options { what: "the identity for node agents", why })?;
@@ -124,7 +115,7 @@ impl ApiServer {
             sessions: Sessions::default(),
             metrics: Metrics::default(),
             in_flight: InFlight::default(),
-            resources,
+            registry,
             bootstrapped: AtomicBool::new(false),
             closing: CancellationToken::new(),
         });
@@ -168,38 +159,25 @@ impl ApiServer {
         (self.options.clock)()
     }
 
-    /// All served kinds.
-    pub fn strategies(&self) -> &[Arc<dyn Strategy>] {
-        &self.resources.all
+    /// All kinds that are served now.
+    pub fn strategies(&self) -> Vec<Arc<dyn Strategy>> {
+        self.registry.current().all.clone()
     }
 
     /// The kind served at `/apis/GROUP/VERSION/…/PLURAL` (`group` is empty for the core group).
-    pub fn strategy(&self, group: &str, version: &str, plural: &str) -> Option<&Arc<dyn Strategy>> {
-        self.resources.by_path.get(group)?.get(version)?.get(plural)
+    pub fn strategy(&self, group: &str, version: &str, plural: &str) -> Option<Arc<dyn Strategy>> {
+        self.registry.strategy(group, version, plural)
     }
 
     /// Whether there is anything at `/apis/GROUP/VERSION`.
     pub fn serves(&self, group: &str, version: &str) -> bool {
-        self.resources.by_path.get(group).is_some_and(|versions| versions.contains_key(version))
+        self.registry.current().serves(group, version)
             || review::ALL.iter().any(|review| (review.group, review.version) == (group, version))
     }
 
     /// What the cache holds now, without asking the store: for admission and authorisation.
     pub fn snapshot(&self) -> Snapshot {
         self.cache.snapshot()
-    }
-}
-
-impl Resources {
-    fn new(all: Vec<Arc<dyn Strategy>>) -> Self {
-        let mut by_path: HashMap<String, HashMap<String, ByPlural>> = HashMap::new();
-        for strategy in &all {
-            let names = strategy.names();
-            let versions = by_path.entry(names.group.to_owned()).or_default();
-            let plurals = versions.entry(names.version.to_owned()).or_default();
-            plurals.insert(names.plural.to_owned(), Arc::clone(strategy));
-        }
-        Resources { all, by_path }
     }
 }
 

@@ -67,7 +67,7 @@ async fn classes(server: &ApiServer) -> Result<Vec<Value>, Status> {
     let end = stored::prefix_end(&prefix);
     let range = (Bound::Included(prefix.as_str()), Bound::Excluded(end.as_str()));
     let entries = snapshot.objects.range::<_, str>(range);
-    entries.map(|(_, entry)| stored::decode(&**strategy, &entry.bytes).map_err(|error| Status::internal(&error))).collect()
+    entries.map(|(_, entry)| stored::decode(&*strategy, &entry.bytes).map_err(|error| Status::internal(&error))).collect()
 }
 
 fn resolve(pod: &mut Value, classes: &[Value]) -> Result<(), String> {

@@ -47,7 +47,7 @@ impl Plugin for ServiceAccount {
 
 async fn find(context: &AdmissionContext<'_>, name: &str) -> Result<Option<Value>, Status> {
     let Some(strategy) = context.server.strategy("", "v1", "serviceaccounts") else { return Ok(Some(json!({}))) };
-    if let Some(account) = get_cached(&context.server.snapshot(), &**strategy, context.namespace, name) {
+    if let Some(account) = get_cached(&context.server.snapshot(), &*strategy, context.namespace, name) {
         return Ok(Some(account));
     }
     let attempts = if name == DEFAULT { DEFAULT_ATTEMPTS_MAX } else { 1 };
@@ -55,7 +55,7 @@ async fn find(context: &AdmissionContext<'_>, name: &str) -> Result<Option<Value
         if attempt > 0 {
             tokio::time::sleep(DEFAULT_RETRY).await;
         }
-        match get_object(context.server, &**strategy, context.namespace, name).await {
+        match get_object(context.server, &*strategy, context.namespace, name).await {
             Ok(account) => return Ok(Some(account)),
             Err(status) if status.reason == "NotFound" => {}
             Err(status) => return Err(status),

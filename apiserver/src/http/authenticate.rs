@@ -167,7 +167,7 @@ fn bootstrap_parts(token: &str) -> Option<(&str, &str)> {
 async fn bootstrap(server: &ApiServer, id: &str, secret: &str) -> Option<User> {
     let secrets = server.strategy("", "v1", "secrets")?;
     let name = format!("bootstrap-token-{id}");
-    let find = |snapshot: &crate::stored::Snapshot| get_cached(snapshot, &**secrets, "kube-system", &name);
+    let find = |snapshot: &crate::stored::Snapshot| get_cached(snapshot, &*secrets, "kube-system", &name);
     let object = match find(&server.snapshot()) {
         Some(object) => object,
         None => find(&server.cache.fresh().await.ok()?)?,

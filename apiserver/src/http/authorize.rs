@@ -264,7 +264,7 @@ fn selects_node(request: &RequestInfo, node: &str) -> bool {
 fn pod_is_on(server: &ApiServer, request: &RequestInfo, pod: &str) -> Option<String> {
     let pods = server.strategy("", "v1", "pods")?;
     let snapshot = server.snapshot();
-    let entry = crate::server::find(&snapshot, &**pods, request.namespace.as_deref()?, pod)?;
+    let entry = crate::server::find(&snapshot, &*pods, request.namespace.as_deref()?, pod)?;
     let field = entry.attributes.fields.iter().find(|(field, _)| *field == "spec.nodeName");
     Some(field.map(|(_, node)| node.clone()).unwrap_or_default())
 }

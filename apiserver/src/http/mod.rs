@@ -183,11 +183,11 @@ async fn dispatch(server: Arc<ApiServer>, user: User, info: RequestInfo, parts: 
         return Ok(respond::page_not_found());
     }
     if let Some(review) = crate::subresources::review::find(&info.group, &info.version, &info.resource) {
-        let strategy = server.strategy("", "v1", "pods").ok_or_else(Status::no_such_path)?.clone();
+        let strategy = server.strategy("", "v1", "pods").ok_or_else(Status::no_such_path)?;
         let call = Call { server, strategy, user, info, parts, body: Mutex::new(body) };
         return crate::subresources::review::create(call, review).await;
     }
-    let strategy = server.strategy(&info.group, &info.version, &info.resource).ok_or_else(Status::no_such_path)?.clone();
+    let strategy = server.strategy(&info.group, &info.version, &info.resource).ok_or_else(Status::no_such_path)?;
     serve_resource(Call { server, strategy, user, info, parts, body: Mutex::new(body) }).await
 }
 

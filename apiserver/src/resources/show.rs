@@ -12,8 +12,7 @@ pub const UNKNOWN: &str = "<unknown>";
 pub const UNSET: &str = "<unset>";
 
 /// Of kinds that have no columns of their own in Kubernetes.
-pub const CREATED_AT: Column =
-    Column { name: "Created At", type_: "date", format: "", priority: 0, description: "When the object was created." };
+pub const CREATED_AT: Column = Column::date("Created At", "When the object was created.");
 
 pub fn name(object: &Value) -> Value {
     object["metadata"]["name"].clone()

@@ -64,7 +64,7 @@ async fn evict(target: &Target<'_>, mut options: DeleteOptions) -> Result<(), St
     wanted.check(target.strategy.names(), &pod)?;
 
     if needs_budget(&pod) {
-        let budgets = target.server.strategy("policy", "v1", "poddisruptionbudgets").cloned();
+        let budgets = target.server.strategy("policy", "v1", "poddisruptionbudgets");
         if let Some(strategy) = &budgets
             && let Some(budget) = budget_of(target, &**strategy, &pod)?
         {

@@ -120,8 +120,8 @@ pub fn agent_of(server: &ApiServer, node: &str) -> Result<Agent, Status> {
     let not_found = || Status::not_found("", "nodes", node);
     let strategy = server.strategy("", "v1", "nodes").ok_or_else(not_found)?;
     let snapshot = server.snapshot();
-    let entry = find(&snapshot, &**strategy, "", node).ok_or_else(not_found)?;
-    let object = stored::decode(&**strategy, &entry.bytes).map_err(|error| Status::internal(&error))?;
+    let entry = find(&snapshot, &*strategy, "", node).ok_or_else(not_found)?;
+    let object = stored::decode(&*strategy, &entry.bytes).map_err(|error| Status::internal(&error))?;
     Agent::of(&object).ok_or_else(|| {
         Status::new(
             StatusCode::INTERNAL_SERVER_ERROR,

@@ -68,8 +68,8 @@ fn service_address(call: &Call, service: &Value, port: Option<&str>) -> Result<O
     let snapshot = call.server.snapshot();
     let Some(strategy) = call.server.strategy("", "v1", "endpoints") else { return Ok(None) };
     let name = service["metadata"]["name"].as_str().unwrap_or_default();
-    let Some(entry) = find(&snapshot, &**strategy, call.namespace(), name) else { return Ok(None) };
-    let endpoints = stored::decode(&**strategy, &entry.bytes).map_err(|error| Status::internal(&error))?;
+    let Some(entry) = find(&snapshot, &*strategy, call.namespace(), name) else { return Ok(None) };
+    let endpoints = stored::decode(&*strategy, &entry.bytes).map_err(|error| Status::internal(&error))?;
     let mut ready = vec![];
     for subset in endpoints["subsets"].as_array().into_iter().flatten() {
         let target =

@@ -118,7 +118,7 @@ impl Claims {
     pub fn is_live(&self, server: &ApiServer, snapshot: &Snapshot) -> bool {
         let lives = |plural: &str, namespace: &str, named: &Named| {
             let Some(strategy) = server.strategy("", "v1", plural) else { return false };
-            let object = verbs::get::get_cached(snapshot, &**strategy, namespace, &named.name);
+            let object = verbs::get::get_cached(snapshot, &*strategy, namespace, &named.name);
             object.is_some_and(|object| object["metadata"]["uid"] == named.uid.as_str())
         };
         let Private { namespace, serviceaccount, pod, secret, node } = &self.private;
@@ -223,7 +223,7 @@ async fn bind(call: &Call, bound: &Value, private: &mut Private) -> Result<(), S
                 return Err(Status::bad_request(message));
             }
             if let (Some(node), Some(nodes)) = (object["spec"]["nodeName"].as_str(), call.server.strategy("", "v1", "nodes")) {
-                let found = verbs::get::get_cached(&call.server.snapshot(), &**nodes, "", node);
+                let found = verbs::get::get_cached(&call.server.snapshot(), &*nodes, "", node);
                 let uid = found.and_then(|node| node["metadata"]["uid"].as_str().map(str::to_owned)).unwrap_or_default();
                 private.node = Some(Named { name: node.to_owned(), uid });
             }

@@ -139,11 +139,11 @@ pub fn generate_name(base: &str) -> String {
 async fn check_namespace(target: &Target<'_>, name: &str) -> Result<(), Status> {
     let Some(namespaces) = target.server.strategy("", "v1", "namespaces") else { return Ok(()) };
     let mut snapshot = target.server.snapshot();
-    if find(&snapshot, &**namespaces, "", target.namespace).is_none() {
+    if find(&snapshot, &*namespaces, "", target.namespace).is_none() {
         let fresh = target.server.cache.fresh().await;
         snapshot = fresh.map_err(|error| status_of(error, namespaces.names(), target.namespace))?;
     }
-    let namespace = get_cached(&snapshot, &**namespaces, "", target.namespace)
+    let namespace = get_cached(&snapshot, &*namespaces, "", target.namespace)
         .ok_or_else(|| Status::not_found("", "namespaces", target.namespace))?;
     if namespace["metadata"].get("deletionTimestamp").is_none_or(Value::is_null) {
         return Ok(());
@@ -171,7 +171,7 @@ impl ApiServer {
     /// Whether the namespace is in the cache and not being deleted.
     pub fn has_namespace(&self, name: &str) -> bool {
         let Some(namespaces) = self.strategy("", "v1", "namespaces") else { return true };
-        get_cached(&self.snapshot(), &**namespaces, "", name)
+        get_cached(&self.snapshot(), &*namespaces, "", name)
             .is_some_and(|namespace| namespace["metadata"].get("deletionTimestamp").is_none_or(Value::is_null))
     }
 }

@@ -306,7 +306,7 @@ fn in_use(server: &ApiServer, snapshot: &Snapshot, pools: &Pools) -> BTreeMap<St
     let end = stored::prefix_end(&prefix);
     let range = (Bound::Included(prefix.as_str()), Bound::Excluded(end.as_str()));
     for (_, entry) in snapshot.objects.range::<_, str>(range) {
-        let Ok(service) = stored::decode(&**strategy, &entry.bytes) else { continue };
+        let Ok(service) = stored::decode(&*strategy, &entry.bytes) else { continue };
         for key in spec::held(&service, pools) {
             if let Some(other) = used.insert(key.clone(), service["metadata"].clone()) {
                 tracing::error!(%key, one = %other["name"], another = %service["metadata"]["name"], "two Services hold the same");

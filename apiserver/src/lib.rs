@@ -5,6 +5,7 @@
 //! one file a kind.
 
 pub mod admission;
+pub mod audit;
 mod bootstrap;
 mod custom_resources;
 pub mod discovery;

@@ -1,5 +1,6 @@
 //! The server's state, and how it is started and asked from within the process.
 
+use crate::audit::Audit;
 use crate::encryption::{self, Encryption};
 use crate::http::authenticate::User;
 use crate::http::authorize::{Authorizer, Plain};
@@ -40,6 +41,8 @@ pub struct Options {
     /// Who signs the node agents' serving certificates.
     pub kubelet_ca_pem: Option<String>,
     pub static_tokens: Vec<(String, User)>,
+    /// What is told of requests, and to whom.
+    pub audit: Arc<Audit>,
     /// What is encrypted before it is stored.
     pub encryption: Arc<Encryption>,
     pub cache_limits: cache::Limits,
@@ -58,6 +61,7 @@ impl Default for Options {
             kubelet_client_identity: None,
             kubelet_ca_pem: None,
             static_tokens: vec![],
+            audit: Arc::default(),
             encryption: Arc::default(),
             cache_limits: cache::Limits::default(),
             clock: Arc::new(jiff::Timestamp::now),

@@ -91,6 +91,12 @@ impl Encryption {
         !self.rules.is_empty()
     }
 
+    /// Whether the first provider for this resource encrypts.
+    pub fn seals(&self, group: &str, plural: &str) -> bool {
+        let rule = self.rules.iter().find(|rule| rule.resources.iter().any(|resources| resources.include(group, plural)));
+        rule.and_then(|rule| rule.providers.first()).is_some_and(|first| matches!(first, Provider::AesGcm(_)))
+    }
+
     /// What to store for an object's bytes.
     pub fn seal(&self, key: &str, plain: Bytes) -> Bytes {
         match self.rule(key).and_then(|rule| rule.providers.first()) {

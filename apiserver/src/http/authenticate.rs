@@ -72,6 +72,10 @@ impl User {
 #[derive(Debug, Clone)]
 pub struct PeerUser(pub User);
 
+/// Where a connection comes from; the listener puts it into each request.
+#[derive(Debug, Clone, Copy)]
+pub struct PeerAddress(pub std::net::SocketAddr);
+
 /// Who asks. A caller within the process has put a `User` into the request; nobody outside can. Without any credential
 /// it is `system:anonymous`; a wrong credential is a 401.
 pub async fn authenticate(server: &ApiServer, parts: &Parts) -> Result<User, Status> {

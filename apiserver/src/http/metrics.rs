@@ -38,6 +38,11 @@ struct Answered {
     code: u16,
 }
 
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Sunk {
+    plugin: &'static str,
+}
+
 pub struct Metrics {
     registry: Registry,
     requests: Family<Answered, Counter>,
@@ -47,6 +52,8 @@ pub struct Metrics {
     panics: Counter,
     revision: Gauge,
     objects: Gauge,
+    audited: Gauge,
+    unaudited: Family<Sunk, Gauge>,
 }
 
 impl Default for Metrics {
@@ -60,6 +67,8 @@ impl Default for Metrics {
             panics: Counter::default(),
             revision: Gauge::default(),
             objects: Gauge::default(),
+            audited: Gauge::default(),
+            unaudited: Family::default(),
         };
         let registry = &mut metrics.registry;
         registry.register("apiserver_request", "Requests by verb, resource and code", metrics.requests.clone());
@@ -70,6 +79,9 @@ impl Default for Metrics {
         registry.register("apiserver_request_panics", "Requests that panicked", metrics.panics.clone());
         registry.register("slipway_cache_revision", "The revision that the cache has reached", metrics.revision.clone());
         registry.register("slipway_cache_objects", "Objects in the cache", metrics.objects.clone());
+        registry.register("apiserver_audit_event_total", "Audit events", metrics.audited.clone());
+        let text = "Audit events that a sink could not keep";
+        registry.register("apiserver_audit_error_total", text, metrics.unaudited.clone());
         metrics
     }
 }
@@ -117,6 +129,12 @@ pub fn respond(server: &ApiServer) -> Result<Response, Status> {
     metrics.revision.set(snapshot.revision);
     metrics.objects.set(i64::try_from(snapshot.objects.len()).unwrap_or(i64::MAX));
     metrics.in_flight.set(i64::try_from(server.in_flight.working()).unwrap_or(i64::MAX));
+    let audit = &server.options.audit;
+    metrics.audited.set(i64::try_from(audit.events.load(Ordering::Relaxed)).unwrap_or(i64::MAX));
+    for sink in &audit.sinks {
+        let dropped = i64::try_from(sink.dropped()).unwrap_or(i64::MAX);
+        metrics.unaudited.get_or_create(&Sunk { plugin: sink.name() }).set(dropped);
+    }
     let mut text = String::new();
     encode(&mut text, &metrics.registry).map_err(|error| Status::internal(&error))?;
     Ok(respond::bytes("application/openmetrics-text; version=1.0.0; charset=utf-8", StatusCode::OK, text.into()))

@@ -15,6 +15,7 @@ pub mod respond;
 pub mod serve;
 pub mod session;
 
+use crate::audit;
 use crate::custom_resources;
 use crate::http::authenticate::User;
 use crate::http::error::Status;
@@ -87,8 +88,11 @@ impl Call {
     pub async fn read_body(&self) -> Result<Bytes, Status> {
         let body = limits::read(self.take_body()).await?;
         if self.is_protobuf() && !body.is_empty() {
-            return Ok(protobuf::decode(&body)?.to_string().into());
+            let body: Bytes = protobuf::decode(&body)?.to_string().into();
+            audit::request_body(&body, "application/json");
+            return Ok(body);
         }
+        audit::request_body(&body, self.content_type());
         Ok(body)
     }
 
@@ -113,14 +117,20 @@ async fn handle(State(server): State<Arc<ApiServer>>, request: Request) -> Respo
     let info = RequestInfo::parse(&parts.method, &parts.uri);
     let span = tracing::debug_span!("request", verb = info.verb.as_str(), path = info.path, user = tracing::field::Empty);
     let start = Instant::now();
-    let answer = AssertUnwindSafe(answer(Arc::clone(&server), info.clone(), parts, body)).catch_unwind();
-    let (answered, notes) = notes::gather(answer.instrument(span.clone())).await;
+    let record = audit::Record::begin(&server, &parts, &info);
+    let answer = AssertUnwindSafe(answer(Arc::clone(&server), info.clone(), parts, body, &record)).catch_unwind();
+    let (answered, notes) = notes::gather(record.scope(answer.instrument(span.clone()))).await;
+    record.annotate(notes.annotations);
+    let refused = |status: Status| {
+        record.refused(&status);
+        status.into_response()
+    };
     let mut response = match answered {
-        Ok(Ok(response)) => response,
-        Ok(Err(status)) => status.into_response(),
+        Ok(Ok(response)) => record.respond(response, false),
+        Ok(Err(status)) => record.respond(refused(status), false),
         Err(panic) => {
             server.metrics.panicked();
-            Status::internal(&Panicked(text_of(&*panic))).into_response()
+            record.respond(refused(Status::internal(&Panicked(text_of(&*panic)))), true)
         }
     };
     notes.warnings.iter().for_each(|warning| respond::warn(&mut response, warning));
@@ -140,10 +150,19 @@ fn text_of(panic: &(dyn std::any::Any + Send)) -> String {
     text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_default()
 }
 
-async fn answer(server: Arc<ApiServer>, info: RequestInfo, parts: Parts, body: Body) -> Result<Response, Status> {
-    let user = authenticate::authenticate(&server, &parts).await?;
+async fn answer(
+    server: Arc<ApiServer>,
+    info: RequestInfo,
+    parts: Parts,
+    body: Body,
+    record: &audit::Record,
+) -> Result<Response, Status> {
+    let user = authenticate::authenticate(&server, &parts).await.inspect_err(|_| record.failed_authentication())?;
+    record.authenticated(&user);
     tracing::Span::current().record("user", user.name.as_str());
-    authorize::authorize(&server, &user, &info)?;
+    let authorized = authorize::authorize(&server, &user, &info);
+    notes::annotate("authorization.k8s.io/decision", if authorized.is_ok() { "allow" } else { "forbid" });
+    authorized?;
     if info.is_long_running() {
         let open = server.metrics.long_running();
         let response = dispatch(server, user, info, parts, body).await?;

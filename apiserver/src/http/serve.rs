@@ -1,6 +1,6 @@
 //! The listener: TLS, HTTP/1.1 and HTTP/2 on one port, upgrades, and an ordered end.
 
-use crate::http::authenticate::{PeerUser, User};
+use crate::http::authenticate::{PeerAddress, PeerUser, User};
 use crate::http::limits;
 use crate::server::{ApiServer, Error};
 use axum::Router;
@@ -112,6 +112,7 @@ async fn accept(listener: &TcpListener, permits: &Arc<Semaphore>) -> Option<(Tcp
 async fn serve_connection(stream: TcpStream, acceptor: TlsAcceptor, router: Router, shutdown: CancellationToken) {
     // Without it a small answer could wait for the acknowledgement of the one before. A failure costs only that.
     stream.set_nodelay(true).ok();
+    let address = stream.peer_addr().ok().map(PeerAddress);
     let stream = match tokio::time::timeout(HANDSHAKE_TIMEOUT, acceptor.accept(stream)).await {
         Ok(Ok(stream)) => stream,
         Ok(Err(error)) => return tracing::debug!(%error, "a TLS handshake failed"),
@@ -120,6 +121,9 @@ async fn serve_connection(stream: TcpStream, acceptor: TlsAcceptor, router: Rout
     let certificates = stream.get_ref().1.peer_certificates();
     let peer = certificates.and_then(<[_]>::first).and_then(|certificate| User::of_certificate(certificate)).map(PeerUser);
     let service = hyper::service::service_fn(move |mut request: http::Request<Incoming>| {
+        if let Some(address) = address {
+            request.extensions_mut().insert(address);
+        }
         if let Some(peer) = peer.clone() {
             request.extensions_mut().insert(peer);
         }

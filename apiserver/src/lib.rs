@@ -7,6 +7,7 @@
 pub mod admission;
 pub mod audit;
 mod bootstrap;
+pub mod cel;
 mod custom_resources;
 pub mod discovery;
 pub mod encryption;

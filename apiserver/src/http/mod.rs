@@ -14,6 +14,7 @@ pub mod request_info;
 pub mod respond;
 pub mod serve;
 pub mod session;
+pub mod websocket;
 
 use crate::audit;
 use crate::custom_resources;
@@ -165,7 +166,11 @@ async fn answer(
     authorized?;
     if info.is_long_running() {
         let open = server.metrics.long_running();
-        let response = dispatch(server, user, info, parts, body).await?;
+        let framing = websocket_framing(&info, &parts).map(|framing| (framing, parts.clone()));
+        let mut response = dispatch(server, user, info, parts, body).await?;
+        if let Some((framing, parts)) = framing {
+            response = websocket::messages(parts, response, framing).await?;
+        }
         // Counted for as long as the body lasts.
         return Ok(response.map(|body| {
             Body::new(body.map_frame(move |frame| {
@@ -177,6 +182,16 @@ async fn answer(
     let held = Arc::clone(&server);
     let _permit = held.in_flight.enter().await?;
     dispatch(server, user, info, parts, body).await
+}
+
+/// How a watch or a log is cut into messages, where the client wants those (exec and its like see to it themselves).
+fn websocket_framing(info: &RequestInfo, parts: &Parts) -> Option<websocket::Framing> {
+    let framing = match info.subresource.as_str() {
+        _ if info.verb == Verb::Watch => websocket::Framing::Lines,
+        "log" => websocket::Framing::Bytes,
+        _ => return None,
+    };
+    websocket::is_asked(parts).then_some(framing)
 }
 
 async fn dispatch(server: Arc<ApiServer>, user: User, info: RequestInfo, parts: Parts, body: Body) -> Result<Response, Status> {

@@ -29,9 +29,11 @@ impl Query {
         &self.0
     }
 
-    /// `true`, `1` and a parameter without a value are true, as Kubernetes' conversion has it.
+    /// All but `false` (in any case: Python writes `False`) and `0` is true, a parameter without a value too, as
+    /// Kubernetes' conversion has it.
     pub fn flag(&self, name: &str) -> bool {
-        self.0.iter().find(|(key, _)| key == name).is_some_and(|(_, value)| !matches!(value.as_str(), "false" | "0"))
+        let is_true = |value: &str| value != "0" && !value.eq_ignore_ascii_case("false");
+        self.0.iter().find(|(key, _)| key == name).is_some_and(|(_, value)| is_true(value))
     }
 
     pub fn optional_flag(&self, name: &str) -> Option<bool> {
@@ -60,4 +62,16 @@ pub(crate) fn dry_run<'a>(values: impl Iterator<Item = &'a str>) -> Result<bool,
         dry = true;
     }
     Ok(dry)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_flag_is_true_unless_it_says_otherwise() {
+        let flag = |query: &str| Query::parse(query).flag("watch");
+        assert!(flag("watch") && flag("watch=1") && flag("watch=true") && flag("watch=True"));
+        assert!(!flag("") && !flag("watch=0") && !flag("watch=false") && !flag("watch=False"));
+    }
 }

@@ -1,16 +1,29 @@
 //! `pods/exec`, `pods/attach` and `pods/portforward`: the client's upgrade request is sent on to the node's agent, and
-//! after its 101 the two connections are joined byte by byte. What is spoken on them (SPDY/3.1, WebSocket) is between
-//! the client and the container runtime. Any other answer is passed back, so that a client that asked for a protocol
+//! after its 101 the two connections are joined byte by byte. What is spoken on them (SPDY/3.1, WebSocket up to version 4) is
+//! between the client and the container runtime. Any other answer is passed back, so that a client that asked for a protocol
 //! that isn't there tries its next one.
+//!
+//! What newer clients speak and runtimes do not is translated here: `channels`, and port forwards that hide SPDY in a WebSocket.
 
-use super::node_agent::{agent_of, container, path, pod_of, unreachable};
+mod channels;
+mod spdy;
+
+use super::node_agent::{Agent, agent_of, container, path, pod_of, unreachable};
 use crate::http::Call;
 use crate::http::error::Status;
+use crate::http::websocket;
 use axum::body::Body;
+use axum::extract::ws::{Message, WebSocket};
 use axum::response::Response;
+use bytes::Bytes;
+use futures::{SinkExt, StreamExt};
 use http::{HeaderMap, HeaderName, Request, StatusCode, header};
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+/// A port forward as kubectl does it since 1.31: a SPDY connection inside of a WebSocket (KEP-4006).
+const TUNNEL: &str = "SPDY/3.1+portforward.k8s.io";
 
 /// Bytes that wait in each direction of a tunnel.
 const TUNNEL_BUFFER_BYTES: usize = 32 * 1024;
@@ -26,6 +39,12 @@ pub async fn handle(mut call: Call) -> Result<Response, Status> {
     let node = node.ok_or_else(|| Status::bad_request(format!("pod {} does not have a host assigned", call.name())))?;
     let uri = uri(&call, &pod)?;
     let agent = agent_of(&call.server, &node)?;
+    if websocket::is_asked(&call.parts) {
+        let protocol = if call.info.subresource == "portforward" { TUNNEL } else { channels::PROTOCOL };
+        if websocket::offers(&call.parts.headers, protocol) {
+            return translate(call, &agent, &uri, protocol).await;
+        }
+    }
     let client = call.parts.extensions.remove::<OnUpgrade>();
     let client = client.ok_or_else(|| Status::bad_request("this connection cannot be upgraded: HTTP/1.1 is needed"))?;
 
@@ -52,6 +71,72 @@ pub async fn handle(mut call: Call) -> Result<Response, Status> {
     });
     let (parts, _) = answer.into_parts();
     Ok(Response::from_parts(parts, Body::empty()))
+}
+
+/// Speaks SPDY with the agent, and `protocol` with the client.
+async fn translate(mut call: Call, agent: &Agent, uri: &str, protocol: &'static str) -> Result<Response, Status> {
+    let spoken = if protocol == TUNNEL { "portforward.k8s.io" } else { "v4.channel.k8s.io" };
+    let request = Request::post(uri)
+        .header(header::CONNECTION, "Upgrade")
+        .header(header::UPGRADE, "SPDY/3.1")
+        .header("x-stream-protocol-version", spoken)
+        .body(Body::empty())
+        .map_err(|error| Status::internal(&error))?;
+    let mut answer = call.server.agents.send(agent, request).await?;
+    if answer.status() != StatusCode::SWITCHING_PROTOCOLS {
+        return Ok(answer.map(Body::new));
+    }
+    let backend = hyper::upgrade::on(&mut answer).await.map_err(|error| unreachable(&agent.node, &error.to_string()))?;
+    let backend = TokioIo::new(backend);
+    let wanted = wanted(&call);
+    let upgrade = websocket::upgrade(&mut call.parts, &[protocol]).await?;
+    let server = std::sync::Arc::clone(&call.server);
+    Ok(upgrade.on_upgrade(async move |socket| {
+        tokio::select! {
+            () = async {
+                if protocol == TUNNEL { carry(socket, backend).await } else { channels::translate(socket, backend, wanted).await }
+            } => {}
+            () = server.closing() => {}
+        }
+    }))
+}
+
+/// Carries a connection's bytes in the messages of a WebSocket.
+async fn carry(socket: WebSocket, backend: TokioIo<hyper::upgrade::Upgraded>) {
+    let (mut to_client, mut from_client) = socket.split();
+    let (mut reader, mut writer) = tokio::io::split(backend);
+    let outwards = async {
+        let mut buffer = vec![0; TUNNEL_BUFFER_BYTES];
+        loop {
+            match reader.read(&mut buffer).await {
+                Ok(0) | Err(_) => break,
+                Ok(length) => {
+                    if to_client.send(Message::Binary(Bytes::copy_from_slice(&buffer[..length]))).await.is_err() {
+                        break;
+                    }
+                }
+            }
+        }
+    };
+    let inwards = async {
+        while let Some(Ok(message)) = from_client.next().await {
+            match message {
+                Message::Binary(bytes) => {
+                    if writer.write_all(&bytes).await.is_err() {
+                        break;
+                    }
+                }
+                Message::Close(_) => break,
+                _ => {}
+            }
+        }
+    };
+    tokio::select! {
+        () = outwards => {}
+        () = inwards => {}
+    }
+    // The client may be gone already.
+    let _ = to_client.send(Message::Close(None)).await;
 }
 
 /// Joins the two until one of them ends.
@@ -88,14 +173,10 @@ fn uri(call: &Call, pod: &serde_json::Value) -> Result<String, Status> {
         return Ok(if query.is_empty() { path } else { format!("{path}?{query}") });
     }
     let container = container(pod, query.get("container"))?;
-    // The client asks for stdin and a terminal; the outputs it may ask not to have.
-    let (stdin, tty) = (query.flag("stdin"), query.flag("tty"));
-    let (stdout, stderr) = (query.optional_flag("stdout") != Some(false), query.optional_flag("stderr") != Some(false));
+    let channels::Wanted { stdin, stdout, stderr, tty } = wanted(call);
     if !stdin && !stdout && !stderr {
         return Err(Status::bad_request("you must specify at least 1 of stdin, stdout, stderr"));
     }
-    // A terminal has one output.
-    let stderr = stderr && !(tty && query.optional_flag("stderr").is_none());
     if tty && stderr {
         return Err(Status::bad_request("tty and stderr cannot both be true"));
     }
@@ -109,4 +190,14 @@ fn uri(call: &Call, pod: &serde_json::Value) -> Result<String, Status> {
     }
     let verb = if call.info.subresource == "exec" { "exec" } else { "attach" };
     Ok(format!("{}?{}", path(&[verb, namespace, name, &container]), out.finish()))
+}
+
+/// The client asks for stdin and a terminal; the outputs it may ask not to have.
+fn wanted(call: &Call) -> channels::Wanted {
+    let query = &call.info.query;
+    let (stdin, tty) = (query.flag("stdin"), query.flag("tty"));
+    let stdout = query.optional_flag("stdout") != Some(false);
+    // A terminal has one output.
+    let stderr = query.optional_flag("stderr").unwrap_or(!tty);
+    channels::Wanted { stdin, stdout, stderr, tty }
 }

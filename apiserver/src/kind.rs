@@ -135,8 +135,10 @@ pub trait Kind: DeserializeOwned + schemars::JsonSchema + Send + Sync + 'static 
     }
     /// An update of `status` changes the status only (and, as in Kubernetes, some metadata).
     fn prepare_status_update(object: &mut Value, old: &Value) {
-        keep_all_but_status(object, old);
+        keep_all_but_status_and_metadata(object, old, Self::STATUS_KEEPS);
     }
+    /// The metadata that an update of `status` does not change.
+    const STATUS_KEEPS: &'static [&'static str] = &[];
     fn validate(&self) -> Vec<Invalid> {
         vec![]
     }
@@ -194,6 +196,15 @@ pub trait Strategy: Send + Sync {
     fn prepare_create(&self, object: &mut Value);
     fn prepare_update(&self, object: &mut Value, old: &Value);
     fn prepare_status_update(&self, object: &mut Value, old: &Value);
+    /// The metadata that an update of `status` does not change.
+    fn status_keeps(&self) -> &'static [&'static str] {
+        METADATA
+    }
+    /// How objects of the kind are merged, and who may own what of them.
+    fn merge_schema(&self) -> crate::patch::apply::Schema<'_> {
+        use crate::patch::apply::Schema;
+        crate::openapi::Schema::of(&self.schema_name()).map_or(Schema::Deduced, Schema::Builtin)
+    }
     /// All errors of the kind itself; `ObjectMeta` is validated by the verbs.
     fn validate(&self, object: &Value) -> Vec<Invalid>;
     fn validate_update(&self, object: &Value, old: &Value) -> Vec<Invalid>;
@@ -252,6 +263,9 @@ impl<K: Kind> Strategy for Builtin<K> {
     }
     fn prepare_status_update(&self, object: &mut Value, old: &Value) {
         K::prepare_status_update(object, old);
+    }
+    fn status_keeps(&self) -> &'static [&'static str] {
+        K::STATUS_KEEPS
     }
     fn validate(&self, object: &Value) -> Vec<Invalid> {
         view::<K>(object).map_or_else(|errors| errors, |typed| typed.validate_whole(object))
@@ -356,6 +370,21 @@ pub fn keep_all_but_status(object: &mut Value, old: &Value) {
     }
     if let Some(version) = resource_version {
         object["metadata"]["resourceVersion"] = version;
+    }
+}
+
+/// The metadata that is a user's to write.
+pub const METADATA: &[&str] = &["annotations", "finalizers", "labels", "ownerReferences"];
+
+/// What a write to the `status` subresource leaves of the new object: its status, and its metadata but for `kept`.
+pub fn keep_all_but_status_and_metadata(object: &mut Value, old: &Value, kept: &[&str]) {
+    let metadata = object["metadata"].take();
+    keep_all_but_status(object, old);
+    for field in METADATA.iter().filter(|field| !kept.contains(*field)) {
+        keep(&mut object["metadata"], &metadata, field);
+    }
+    if let Some(version) = metadata.get("resourceVersion") {
+        object["metadata"]["resourceVersion"] = version.clone();
     }
 }
 

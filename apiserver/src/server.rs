@@ -14,6 +14,7 @@ use crate::subresources::node_agent::Agents;
 use crate::subresources::review;
 use crate::subresources::token::Signer;
 use axum::Router;
+use http::{HeaderValue, header};
 use slipway_store::{Store, cache};
 use std::net::SocketAddr;
 use std::ops::RangeInclusive;
@@ -138,7 +139,14 @@ impl ApiServer {
 
     /// A client in this process that acts as `user`. To be called within a tokio runtime.
     pub fn client(self: &Arc<Self>, user: User) -> kube::Client {
-        kube::Client::new(self.router().layer(axum::Extension(user)), "default")
+        let agent = HeaderValue::try_from(crate::verbs::tracking::agent_of(&user)).ok();
+        let named = tower::util::MapRequestLayer::new(move |mut request: axum::extract::Request| {
+            if let (Some(agent), http::header::Entry::Vacant(entry)) = (&agent, request.headers_mut().entry(header::USER_AGENT)) {
+                entry.insert(agent.clone());
+            }
+            request
+        });
+        kube::Client::new(self.router().layer(axum::Extension(user)).layer(named), "default")
     }
 
     /// Ends what would last: watches, logs, tunnels.

@@ -1,6 +1,7 @@
 //! Tests of the API machinery alone, over the real router and without controllers or nodes: one binary, one file a topic.
 #![allow(clippy::unwrap_used)] // a test fails by it
 
+mod apply;
 mod audit;
 mod encryption;
 mod patching;

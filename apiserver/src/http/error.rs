@@ -217,6 +217,9 @@ impl Status {
             "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure",
             "message": self.message, "reason": self.reason, "code": self.code.as_u16(),
         });
+        if self.reason.is_empty() {
+            crate::kind::remove(&mut object, "reason");
+        }
         if !self.metadata.is_null() {
             object["metadata"] = (*self.metadata).clone();
         }

@@ -157,6 +157,19 @@ fn read_yaml(body: &[u8], duplicates: &RefCell<Vec<String>>) -> Result<Value, St
     .map_err(|error| format!("yaml: {error}"))
 }
 
+/// Reads a body that is JSON or YAML, whichever it is, and what stands twice in it.
+pub(crate) fn read_document(body: &[u8]) -> Result<(Value, Vec<String>), String> {
+    let duplicates = RefCell::new(vec![]);
+    if body.first() == Some(&b'{')
+        && let Ok(value) = read_json(body, &duplicates)
+    {
+        return Ok((value, duplicates.into_inner()));
+    }
+    duplicates.borrow_mut().clear();
+    let value = read_yaml(body, &duplicates)?;
+    Ok((value, duplicates.into_inner()))
+}
+
 /// Where the reader is: a list whose head is the innermost step.
 enum Path<'p> {
     Root,

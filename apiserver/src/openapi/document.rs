@@ -12,8 +12,12 @@ const TITLE: &str = "Kubernetes";
 const DEFINITIONS: &str = "#/$defs/";
 const META: &str = "io.k8s.apimachinery.pkg.apis.meta.v1";
 const JSON: [&str; 2] = ["application/json", "application/yaml"];
-const PATCHES: [&str; 3] =
-    ["application/json-patch+json", "application/merge-patch+json", "application/strategic-merge-patch+json"];
+const PATCHES: [&str; 4] = [
+    "application/apply-patch+yaml",
+    "application/json-patch+json",
+    "application/merge-patch+json",
+    "application/strategic-merge-patch+json",
+];
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Version {

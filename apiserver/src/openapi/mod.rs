@@ -14,6 +14,8 @@ pub mod rules;
 pub mod schema;
 mod serve;
 
+pub use conform::word;
+pub(crate) use decode::read_document;
 pub use decode::{Expected, decode, decode_as};
 pub use schema::Schema;
 pub use serve::respond;

@@ -90,6 +90,30 @@ const ATOMIC_TYPES: &[&str] = &[
     "networking.v1.ServiceBackendPort",
 ];
 
+/// Whether Go's zero value of the type has the field: a struct that is no pointer. Nobody owns it by writing what is in it.
+pub fn is_inline(type_name: &str, field: &str) -> bool {
+    let short = type_name.strip_prefix("io.k8s.api.").unwrap_or(type_name);
+    match field {
+        "metadata" | "status" => true,
+        "spec" => short != "core.v1.PersistentVolumeClaimTemplate",
+        _ => INLINE.iter().any(|(owner, fields)| *owner == short && fields.contains(&field)),
+    }
+}
+
+const INLINE: &[(&str, &[&str])] = &[
+    ("apps.v1.DaemonSetSpec", &["template", "updateStrategy"]),
+    ("apps.v1.DeploymentSpec", &["strategy", "template"]),
+    ("apps.v1.ReplicaSetSpec", &["template"]),
+    ("apps.v1.StatefulSetSpec", &["template", "updateStrategy"]),
+    ("batch.v1.CronJobSpec", &["jobTemplate"]),
+    ("batch.v1.JobSpec", &["template"]),
+    ("core.v1.PersistentVolumeClaimSpec", &["resources"]),
+    ("core.v1.PodSpec", &["containers"]),
+    ("core.v1.PodTemplate", &["template"]),
+    ("core.v1.ServiceStatus", &["loadBalancer"]),
+    ("networking.v1.IngressStatus", &["loadBalancer"]),
+];
+
 /// Whether the API can do without a field that k8s-openapi calls required. It does so of every `metadata`, and of what Go
 /// always writes even when it is empty.
 pub fn is_optional(type_name: &str, field: &str) -> bool {

@@ -42,12 +42,16 @@ pub struct Type {
     pub name: Box<str>,
     /// In alphabetical order.
     fields: Box<[Field]>,
+    /// Whether a value has one owner as a whole.
+    pub atomic: bool,
 }
 
 pub struct Field {
     pub name: Box<str>,
     pub shape: Shape,
     pub rule: Rule,
+    /// Whether Go's zero value of the type has it: a struct that is no pointer.
+    pub inline: bool,
 }
 
 impl Type {
@@ -129,10 +133,11 @@ impl Schemas {
                     name: field.as_str().into(),
                     shape: shape_of(schema, definitions, &by_name),
                     rule: rules::field(name, field),
+                    inline: rules::is_inline(name, field),
                 })
                 .collect();
             fields.sort_by(|one, other| one.name.cmp(&other.name));
-            types.push(Type { name: name.as_str().into(), fields: fields.into() });
+            types.push(Type { name: name.as_str().into(), fields: fields.into(), atomic: rules::is_atomic(name) });
         }
         Schemas { types, by_name }
     }
@@ -217,7 +222,7 @@ fn choices(schema: &Value) -> Option<Box<[Box<str>]>> {
 }
 
 /// One place in the API's types: a kind, or what a field of one holds.
-#[derive(Clone, Copy)]
+#[derive(Debug, Clone, Copy)]
 pub struct Schema {
     shape: &'static Shape,
     rule: Rule,
@@ -265,6 +270,15 @@ impl Schema {
 
     pub fn list(&self) -> Option<List> {
         self.rule.list
+    }
+
+    pub fn rule(&self) -> Rule {
+        self.rule
+    }
+
+    /// A field's type, or what the values of a map are.
+    pub(crate) fn at(shape: &'static Shape, rule: Rule) -> Schema {
+        Schema { shape, rule }
     }
 }
 

@@ -1,6 +1,7 @@
 //! Patches: how a change is written down, and what it makes of an object. Pure: a document and a patch in, a document
 //! out.
 
+pub mod apply;
 pub mod json;
 pub mod merge;
 pub mod strategic;
@@ -8,6 +9,11 @@ pub mod strategic;
 use crate::http::error::Status;
 use http::StatusCode;
 use serde_json::{Value, json};
+
+/// Whether a body of this type is a configuration to be applied (see `apply`), and not a patch.
+pub fn is_apply(content_type: &str) -> bool {
+    content_type.split(';').next().unwrap_or_default().trim() == "application/apply-patch+yaml"
+}
 
 /// A parsed patch.
 #[derive(Debug, Clone)]
@@ -24,7 +30,6 @@ impl Patch {
             "application/json-patch+json" => Patch::Json,
             "application/merge-patch+json" => Patch::Merge,
             "application/strategic-merge-patch+json" => Patch::Strategic,
-            "application/apply-patch+yaml" => return Err(unsupported("server-side apply is not served yet")),
             _ => return Err(unsupported("the body of the request was in an unknown format")),
         };
         let mut patch =
@@ -46,7 +51,7 @@ impl Patch {
 }
 
 fn unsupported(why: &str) -> Status {
-    let served = "application/json-patch+json, application/merge-patch+json, application/strategic-merge-patch+json";
+    let served = "application/json-patch+json, application/merge-patch+json, application/strategic-merge-patch+json, application/apply-patch+yaml";
     let message = format!("{why} - accepted media types include: {served}");
     Status::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "UnsupportedMediaType", message)
 }
@@ -80,6 +85,25 @@ impl From<Error> for Status {
     }
 }
 
+impl From<apply::Error> for Status {
+    fn from(error: apply::Error) -> Status {
+        let message = error.to_string();
+        match error {
+            apply::Error::OwnersGiven => Status::bad_request(message),
+            // Kubernetes gives these no reason.
+            apply::Error::Unfit { .. } | apply::Error::Managed(_) => Status::new(StatusCode::INTERNAL_SERVER_ERROR, "", message),
+            apply::Error::Conflicts(conflicts) => {
+                let cause = |conflict: &apply::Conflict| {
+                    let message = format!("conflict with {}", conflict.manager);
+                    json!({"reason": "FieldManagerConflict", "message": message, "field": conflict.path()})
+                };
+                let causes: Vec<Value> = conflicts.iter().map(cause).collect();
+                Status::new(StatusCode::CONFLICT, "Conflict", message).with_details(json!({"causes": causes}))
+            }
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -90,7 +114,8 @@ mod tests {
         assert!(matches!(code("application/merge-patch+json; charset=utf-8", "{}"), Ok(Patch::Merge(_))));
         assert!(matches!(code("application/strategic-merge-patch+json", "{}"), Ok(Patch::Strategic(_))));
         assert!(matches!(code("application/json-patch+json", "[]"), Ok(Patch::Json(_))));
-        assert!(matches!(code("application/apply-patch+yaml", "{}"), Err(415)));
+        assert!(is_apply("application/apply-patch+yaml; charset=utf-8") && !is_apply("application/apply-patch+cbor"));
+        assert!(matches!(code("application/apply-patch+cbor", "{}"), Err(415)));
         assert!(matches!(code("application/json", "{}"), Err(415)));
         assert!(matches!(code("application/merge-patch+json", "{"), Err(400)));
     }

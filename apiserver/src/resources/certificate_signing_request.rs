@@ -49,6 +49,7 @@ impl Kind for CertificateSigningRequest {
             "certificatesigningrequest",
         )
     };
+    const STATUS_KEEPS: &'static [&'static str] = crate::kind::METADATA;
 
     /// What was asked for doesn't change any more.
     fn prepare_update(object: &mut Value, old: &Value) {

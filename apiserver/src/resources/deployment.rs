@@ -15,6 +15,8 @@ impl Kind for Deployment {
         ..Names::namespaced("apps", "v1", "Deployment", "deployments", "deployment")
     };
 
+    const STATUS_KEEPS: &'static [&'static str] = &["labels"];
+
     fn fill_defaults(object: &mut Value) {
         pod_template::fill_defaults(object);
         let Some(spec) = fill::inner(object, "spec") else { return };

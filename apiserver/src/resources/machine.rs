@@ -14,6 +14,7 @@ impl Kind for Machine {
         categories: &["slipway"],
         ..Names::namespaced(GROUP, VERSION, "Machine", "machines", "machine")
     };
+    const STATUS_KEEPS: &'static [&'static str] = crate::kind::METADATA;
 
     fn prepare_create(object: &mut Value) {
         object["metadata"]["generation"] = json!(1);

@@ -18,6 +18,7 @@ impl Kind for NodeClass {
         categories: &["slipway"],
         ..Names::namespaced(GROUP, VERSION, "NodeClass", "nodeclasses", "nodeclass")
     };
+    const STATUS_KEEPS: &'static [&'static str] = crate::kind::METADATA;
 
     fn validate(&self) -> Vec<Invalid> {
         let mut errors = vec![];

@@ -17,6 +17,7 @@ impl Kind for NodePool {
         categories: &["slipway"],
         ..Names::namespaced(GROUP, VERSION, "NodePool", "nodepools", "nodepool")
     };
+    const STATUS_KEEPS: &'static [&'static str] = crate::kind::METADATA;
 
     fn fill_defaults(object: &mut Value) {
         let Some(spec) = fill::inner(object, "spec") else { return };

@@ -4,7 +4,10 @@ use crate::http::Call;
 use crate::http::error::{Invalid, Status};
 use crate::http::request_info::Verb;
 use crate::http::respond;
-use crate::patch::Patch;
+use crate::patch::apply::{put_entries, take_entries};
+use crate::patch::{Patch, is_apply};
+use crate::verbs::apply::Configuration;
+use crate::verbs::tracking::{self, Stamp};
 use crate::verbs::{self, Preconditions, Target, object_meta};
 use axum::response::Response;
 use http::StatusCode;
@@ -13,6 +16,7 @@ use serde_json::{Value, json};
 enum Change {
     Replace(Value),
     Patch(Patch),
+    Apply(Configuration),
 }
 
 pub async fn handle(call: Call) -> Result<Response, Status> {
@@ -20,21 +24,39 @@ pub async fn handle(call: Call) -> Result<Response, Status> {
         return verbs::get::get(call).await;
     }
     let dry_run = call.info.query.dry_run()?;
-    let (change, warnings) = if call.info.verb == Verb::Patch {
+    let (change, manager, warnings) = if call.info.verb == Verb::Patch && is_apply(call.content_type()) {
         let body = call.read_body().await?;
-        (Change::Patch(Patch::parse(call.content_type(), &body)?), vec![])
+        let configuration = Configuration::read(&call, &body)?;
+        configuration.check_type(&call.strategy.names().api_version(), call.strategy.names().kind)?;
+        let manager = configuration.manager.clone();
+        (Change::Apply(configuration), manager, vec![])
+    } else if call.info.verb == Verb::Patch {
+        let manager = verbs::patch::manager(&call)?;
+        let body = call.read_body().await?;
+        (Change::Patch(Patch::parse(call.content_type(), &body)?), manager, vec![])
     } else {
+        let manager = tracking::manager(&call, "UpdateOptions")?;
         let (object, warnings) = call.read_object().await?;
-        (Change::Replace(object), warnings)
+        (Change::Replace(object), manager, warnings)
     };
     let target = Target { dry_run, ..Target::new(&call.server, &*call.strategy, &call.user, call.namespace(), call.name()) };
     let now = call.server.now();
     let approved = verbs::guaranteed_update(&target, &Preconditions::default(), |old| {
-        let wanted = match &change {
+        let stamp = Stamp::new(&call.server, target.strategy);
+        let write = stamp.write(target.strategy, "approval", &manager);
+        let mut wanted = match &change {
             Change::Replace(object) => object.clone(),
             Change::Patch(patch) => patch.apply(None, &old)?,
+            Change::Apply(configuration) => write.apply(Some(&old), &configuration.wanted, configuration.force)?,
         };
-        decide(old, wanted, &target, now)
+        if !matches!(change, Change::Apply(_)) {
+            write.update(Some(&old), &mut wanted);
+        }
+        let owners = take_entries(&mut wanted);
+        let mut decided = decide(old, wanted, &target, now)?;
+        take_entries(&mut decided);
+        put_entries(&mut decided, owners);
+        Ok(decided)
     })
     .await?;
     respond::object(&call, StatusCode::OK, &approved, &warnings)

@@ -5,7 +5,11 @@ use crate::http::error::{Invalid, Status};
 use crate::http::negotiate::{Accept, Form};
 use crate::http::request_info::Verb;
 use crate::http::respond;
-use crate::patch::Patch;
+use crate::openapi;
+use crate::patch::apply::{Element, Managed, Schema, Scope, Write, put_entries, take_entries};
+use crate::patch::{Patch, is_apply};
+use crate::verbs::apply::Configuration;
+use crate::verbs::tracking::{self, Stamp, Tracking};
 use crate::verbs::update::{Part, replace};
 use crate::verbs::{self, Preconditions, Step, Target, commit};
 use axum::response::Response;
@@ -18,7 +22,11 @@ use slipway_api::selector::{Labels, Selector};
 enum Change {
     Replace(Value),
     Patch(Patch),
+    Apply(Configuration),
 }
+
+const API_VERSION: &str = "autoscaling/v1";
+const SCHEMA: &str = "io.k8s.api.autoscaling.v1.Scale";
 
 pub async fn handle(call: Call) -> Result<Response, Status> {
     let accept = Accept { form: Form::Object, ..call.accept()? };
@@ -27,32 +35,77 @@ pub async fn handle(call: Call) -> Result<Response, Status> {
         return Ok(respond::value(accept, StatusCode::OK, &of(&object)));
     }
     let dry_run = call.info.query.dry_run()?;
-    let body = call.read_body().await?;
-    let change = match call.info.verb {
-        Verb::Patch => Change::Patch(Patch::parse(call.content_type(), &body)?),
-        _ => Change::Replace(super::parse_body(call.content_type(), &body)?),
-    };
+    let (change, manager) = read(&call).await?;
     let strategy = &*call.strategy;
     let target =
         Target { server: &call.server, strategy, user: &call.user, namespace: call.namespace(), name: call.name(), dry_run };
     let object = {
-        let (target, change) = (&target, &change);
+        let (target, change, manager) = (&target, &change, manager.as_str());
         let mut decide = move |old: Value| -> futures::future::BoxFuture<'_, Result<Step, Status>> {
             Box::pin(async move {
-                let current = of(&old);
-                let wanted = match change {
-                    Change::Replace(scale) => scale.clone(),
-                    Change::Patch(patch) => patch.apply(None, &current)?,
-                };
-                let replicas = check(&wanted, &current, target)?;
-                let mut new = old.clone();
-                new["spec"]["replicas"] = json!(replicas);
-                replace(target, Part::Main, old, new).await
+                let new = scaled(target, change, manager, &old)?;
+                replace(target, Part::Main, Tracking::Done, old, new).await
             })
         };
         commit(target, &mut decide).await?.object
     };
     Ok(respond::value(accept, StatusCode::OK, &of(&object)))
+}
+
+/// What the client sent, and who it is.
+async fn read(call: &Call) -> Result<(Change, String), Status> {
+    if call.info.verb == Verb::Patch && is_apply(call.content_type()) {
+        let body = call.read_body().await?;
+        let configuration = Configuration::read(call, &body)?;
+        configuration.check_type(API_VERSION, "Scale")?;
+        let manager = configuration.manager.clone();
+        return Ok((Change::Apply(configuration), manager));
+    }
+    let manager = match call.info.verb {
+        Verb::Patch => verbs::patch::manager(call)?,
+        _ => tracking::manager(call, "UpdateOptions")?,
+    };
+    let body = call.read_body().await?;
+    let change = match call.info.verb {
+        Verb::Patch => Change::Patch(Patch::parse(call.content_type(), &body)?),
+        _ => Change::Replace(super::parse_body(call.content_type(), &body)?),
+    };
+    Ok((change, manager))
+}
+
+/// The object with the wanted number of replicas, and with their owner.
+fn scaled(target: &Target<'_>, change: &Change, manager: &str, old: &Value) -> Result<Value, Status> {
+    let replicas_path = [Element::field("spec"), Element::field("replicas")];
+    let stamp = Stamp::new(target.server, target.strategy);
+    let write = Write {
+        schema: openapi::Schema::of(SCHEMA).map_or(Schema::Deduced, Schema::Builtin),
+        scope: Scope::All,
+        manager,
+        api_version: API_VERSION,
+        subresource: "scale",
+        now: stamp.now(),
+    };
+    let mut new = old.clone();
+    let owners = Managed::read(&take_entries(&mut new)).unwrap_or_default();
+    let mut current = of(old);
+    put_entries(&mut current, owners.of_scale(&replicas_path, API_VERSION).write());
+    let wanted = match change {
+        Change::Replace(scale) => written(&write, &current, scale.clone()),
+        Change::Patch(patch) => written(&write, &current, patch.apply(None, &current)?),
+        Change::Apply(configuration) => write.apply(Some(&current), &configuration.wanted, configuration.force)?,
+    };
+    new["spec"]["replicas"] = json!(check(&wanted, &current, target)?);
+    let scale = Managed::read(&wanted["metadata"]["managedFields"]).unwrap_or_default();
+    put_entries(&mut new, owners.with_scale(scale, &replicas_path, &target.strategy.names().api_version()).write());
+    Ok(new)
+}
+
+/// The Scale as it was sent, with the owners that it has then.
+fn written(write: &Write<'_>, current: &Value, mut wanted: Value) -> Value {
+    if wanted["metadata"].is_object() {
+        write.update(Some(current), &mut wanted);
+    }
+    wanted
 }
 
 /// The Scale of an object.

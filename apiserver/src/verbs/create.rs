@@ -5,7 +5,9 @@ use crate::http::Call;
 use crate::http::error::Status;
 use crate::http::respond;
 use crate::kind::NameRule;
+use crate::patch::apply::{put_entries, take_entries};
 use crate::server::{ApiServer, find};
+use crate::verbs::tracking::{self, Tracking};
 use crate::verbs::{Target, encode, get::get_cached, object_meta, status_of};
 use axum::response::Response;
 use http::StatusCode;
@@ -24,6 +26,7 @@ const GENERATED_NAME_MAX: usize = 63;
 pub async fn create(call: Call) -> Result<Response, Status> {
     call.accept()?;
     let dry_run = call.info.query.dry_run()?;
+    let manager = tracking::manager(&call, "CreateOptions")?;
     let (object, warnings) = call.read_object().await?;
     let target = Target {
         server: &call.server,
@@ -33,13 +36,18 @@ pub async fn create(call: Call) -> Result<Response, Status> {
         name: "",
         dry_run,
     };
-    let created = create_object(&target, object).await?;
+    let created = create_tracked(&target, Tracking::By(&manager), object).await?;
     respond::object(&call, StatusCode::CREATED, &created, &warnings)
 }
 
 /// Creates a decoded object: defaults, admission, the kind's preparation and validation, and the store. `target.name`
 /// is not looked at: the name is the object's own, or made of its `generateName`.
-pub async fn create_object(target: &Target<'_>, mut object: Value) -> Result<Value, Status> {
+pub async fn create_object(target: &Target<'_>, object: Value) -> Result<Value, Status> {
+    create_tracked(target, Tracking::By(tracking::SERVER), object).await
+}
+
+/// `create_object`, by somebody else than the server itself.
+pub(crate) async fn create_tracked(target: &Target<'_>, tracking: Tracking<'_>, mut object: Value) -> Result<Value, Status> {
     let strategy = target.strategy;
     object_meta::check_type(strategy, &mut object)?;
     object_meta::take_namespace(strategy, target.namespace, &mut object)?;
@@ -67,6 +75,9 @@ pub async fn create_object(target: &Target<'_>, mut object: Value) -> Result<Val
     if generated {
         object["metadata"]["name"] = json!(generate_name(object["metadata"]["generateName"].as_str().unwrap_or_default()));
     }
+    if let Tracking::By(manager) = tracking {
+        tracking::update(target.server, strategy, (manager, ""), None, &mut object);
+    }
     let reservations = admission::admit(&context, &mut object).await?;
     let created = store(target, &context, object, generated).await;
     match &created {
@@ -88,8 +99,10 @@ async fn store(target: &Target<'_>, context: &AdmissionContext<'_>, mut object: 
         }
         let name = object["metadata"]["name"].as_str().unwrap_or_default().to_owned();
         let target = Target { name: &name, ..*target };
+        let owners = take_entries(&mut object);
         let mut errors = object_meta::validate(strategy, &object);
         errors.extend(strategy.validate(&object));
+        put_entries(&mut object, owners);
         if !errors.is_empty() {
             return Err(target.invalid(&errors));
         }

@@ -3,6 +3,7 @@
 //! Each file has the verb as HTTP asks for it (`create::create(call)`), and the same for callers within the server
 //! (`create_object`, `guaranteed_update`, …), which subresources, admission and bootstrap use.
 
+pub mod apply;
 pub mod create;
 pub mod delete;
 pub mod get;
@@ -10,6 +11,7 @@ pub mod list;
 pub mod list_options;
 pub mod object_meta;
 pub mod patch;
+pub(crate) mod tracking;
 pub mod update;
 pub mod watch;
 
@@ -22,11 +24,12 @@ use crate::admission::{self, Reservations};
 use crate::http::authenticate::User;
 use crate::http::error::{Invalid, Status};
 use crate::kind::{Names, Strategy};
+use crate::patch::apply::same_but_for_times;
 use crate::server::ApiServer;
 use crate::stored;
 use futures::future::BoxFuture;
 use http::StatusCode;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 use slipway_store::{Change, Expect, Revision, Write};
 
 /// How often a write is tried anew when others write the same object: enough for a hundred writers in step, few enough
@@ -184,17 +187,27 @@ pub(crate) async fn commit(target: &Target<'_>, decide: &mut Decide<'_>) -> Resu
     Err(Status::modified(names.group, names.plural, target.name))
 }
 
-/// Whether two objects are the same but for their resourceVersion.
+/// Whether two objects are the same but for their resourceVersion, and for the times at which their fields were last set:
+/// those alone are nothing to be written.
 fn same(old: &Value, new: &Value) -> bool {
-    if old == new {
-        return true;
-    }
-    let mut new = new.clone();
-    match old["metadata"].get("resourceVersion") {
-        Some(version) => new["metadata"]["resourceVersion"] = version.clone(),
-        None => return false,
-    }
-    *old == new
+    let (Some(old), Some(new)) = (old.as_object(), new.as_object()) else { return old == new };
+    let same = |name: &String, value: &Value| {
+        new.get(name).is_some_and(|other| match (name.as_str(), value.as_object(), other.as_object()) {
+            ("metadata", Some(value), Some(other)) => same_metadata(value, other),
+            _ => value == other,
+        })
+    };
+    old.len() == new.len() && old.iter().all(|(name, value)| same(name, value))
+}
+
+fn same_metadata(old: &Map<String, Value>, new: &Map<String, Value>) -> bool {
+    let counted = |map: &Map<String, Value>| map.len() - usize::from(map.contains_key("resourceVersion"));
+    counted(old) == counted(new)
+        && old.iter().all(|(name, value)| match name.as_str() {
+            "resourceVersion" => true,
+            "managedFields" => new.get(name).is_some_and(|other| same_but_for_times(value, other)),
+            _ => new.get(name) == Some(value),
+        })
 }
 
 /// The bytes to store, in the shape of the kind that the object is stored as.

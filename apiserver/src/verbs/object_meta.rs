@@ -109,8 +109,7 @@ pub fn timestamp(time: jiff::Timestamp) -> Value {
 /// What the server alone says of a new object.
 pub(crate) fn prepare_create(object: &mut Value, now: jiff::Timestamp) {
     let metadata = &mut object["metadata"];
-    for field in ["resourceVersion", "selfLink", "deletionTimestamp", "deletionGracePeriodSeconds", "managedFields", "generation"]
-    {
+    for field in ["resourceVersion", "selfLink", "deletionTimestamp", "deletionGracePeriodSeconds", "generation"] {
         crate::kind::remove(metadata, field);
     }
     remove_empty(metadata);
@@ -129,9 +128,7 @@ pub(crate) fn prepare_update(new: &mut Value, old: &Value) {
     for field in ["generation", "generateName", "resourceVersion"] {
         crate::kind::keep(metadata, &old["metadata"], field);
     }
-    for field in ["selfLink", "managedFields"] {
-        crate::kind::remove(metadata, field);
-    }
+    crate::kind::remove(metadata, "selfLink");
     remove_empty(metadata);
 }
 

@@ -1,11 +1,12 @@
 //! PATCH: changes parts of an object, or of its status.
 
 use crate::http::Call;
-use crate::http::error::Status;
+use crate::http::error::{Invalid, Status};
 use crate::http::respond;
-use crate::patch::Patch;
+use crate::patch::{self, Patch};
+use crate::verbs::tracking::{self, Tracking};
 use crate::verbs::update::{Part, replace};
-use crate::verbs::{Step, Target, commit, object_meta};
+use crate::verbs::{Step, Target, apply, commit, object_meta};
 use axum::response::Response;
 use http::StatusCode;
 use serde_json::Value;
@@ -13,6 +14,10 @@ use std::sync::Mutex;
 
 pub async fn patch(call: Call) -> Result<Response, Status> {
     call.accept()?;
+    if patch::is_apply(call.content_type()) {
+        return apply::apply(call).await;
+    }
+    let manager = manager(&call)?;
     let dry_run = call.info.query.dry_run()?;
     let validation = call.field_validation()?;
     let content_type = call.content_type().to_owned();
@@ -26,6 +31,7 @@ pub async fn patch(call: Call) -> Result<Response, Status> {
     let warnings = Mutex::new(vec![]);
     let patched = {
         let (target, patch, warnings, schema) = (&target, &patch, &warnings, &schema);
+        let tracking = Tracking::By(&manager);
         let mut decide = move |old: Value| -> futures::future::BoxFuture<'_, Result<Step, Status>> {
             Box::pin(async move {
                 let mut new =
@@ -36,11 +42,20 @@ pub async fn patch(call: Call) -> Result<Response, Status> {
                 object_meta::check_name(target.name, target.namespace, &new)?;
                 object_meta::preconditions_of_patch(&new).check(strategy.names(), &old)?;
                 strategy.fill_defaults(&mut new);
-                replace(target, part, old, new).await
+                replace(target, part, tracking, old, new).await
             })
         };
         commit(target, &mut decide).await?.object
     };
     let warnings = warnings.into_inner().expect("nothing panics while it holds this lock");
     respond::object(&call, StatusCode::OK, &patched, &warnings)
+}
+
+/// The manager of a patch that applies nothing.
+pub(crate) fn manager(call: &Call) -> Result<String, Status> {
+    if call.info.query.optional_flag("force").is_some() {
+        let error = Invalid::forbidden("force", "may not be specified for non-apply patch");
+        return Err(Status::invalid("meta.k8s.io", "PatchOptions", "", &[error]));
+    }
+    tracking::manager(call, "PatchOptions")
 }

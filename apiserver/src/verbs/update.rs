@@ -4,6 +4,8 @@ use crate::admission::{self, AdmissionContext, Operation};
 use crate::http::Call;
 use crate::http::error::Status;
 use crate::http::respond;
+use crate::patch::apply::{put_entries, take_entries};
+use crate::verbs::tracking::{self, Tracking};
 use crate::verbs::{Preconditions, Step, Target, commit, object_meta};
 use axum::response::Response;
 use http::StatusCode;
@@ -22,7 +24,7 @@ impl Part {
         if subresource == "status" { Part::Status } else { Part::Main }
     }
 
-    fn subresource(self) -> &'static str {
+    pub(crate) fn subresource(self) -> &'static str {
         match self {
             Part::Main => "",
             Part::Status => "status",
@@ -33,6 +35,7 @@ impl Part {
 pub async fn update(call: Call) -> Result<Response, Status> {
     call.accept()?;
     let dry_run = call.info.query.dry_run()?;
+    let manager = tracking::manager(&call, "UpdateOptions")?;
     let (mut object, warnings) = call.read_object().await?;
     let strategy = &*call.strategy;
     object_meta::check_type(strategy, &mut object)?;
@@ -44,10 +47,11 @@ pub async fn update(call: Call) -> Result<Response, Status> {
     let part = Part::of(&call.info.subresource);
     let updated = {
         let (target, object, preconditions) = (&target, &object, &preconditions);
+        let tracking = Tracking::By(&manager);
         let mut decide = move |old: Value| -> futures::future::BoxFuture<'_, Result<Step, Status>> {
             Box::pin(async move {
                 preconditions.check(strategy.names(), &old)?;
-                replace(target, part, old, object.clone()).await
+                replace(target, part, tracking, old, object.clone()).await
             })
         };
         commit(target, &mut decide).await?.object
@@ -56,22 +60,25 @@ pub async fn update(call: Call) -> Result<Response, Status> {
 }
 
 /// Takes a new object through admission, preparation and validation against the old one.
-pub(crate) async fn replace(target: &Target<'_>, part: Part, old: Value, mut new: Value) -> Result<Step, Status> {
+pub(crate) async fn replace(
+    target: &Target<'_>,
+    part: Part,
+    tracking: Tracking<'_>,
+    mut old: Value,
+    mut new: Value,
+) -> Result<Step, Status> {
     let strategy = target.strategy;
-    let context = AdmissionContext {
-        server: target.server,
-        user: target.user,
-        strategy,
-        operation: Operation::Update,
-        namespace: target.namespace,
-        name: target.name,
-        subresource: part.subresource(),
-        old: Some(&old),
-        dry_run: target.dry_run,
-    };
-    let reservations = admission::admit(&context, &mut new).await?;
-    let step = match prepare(target, part, &old, &mut new) {
-        Ok(()) => admission::validate(&context, &new).await.map(|()| finish(target, &old, new)),
+    if let Tracking::By(manager) = tracking {
+        tracking::update(target.server, strategy, (manager, part.subresource()), Some(&old), &mut new);
+    }
+    let reservations = admission::admit(&context(target, part, &old), &mut new).await?;
+    // Nothing of it concerns the kind, and it is as large as the rest.
+    let (old_owners, owners) = (take_entries(&mut old), take_entries(&mut new));
+    let prepared = prepare(target, part, &old, &mut new);
+    put_entries(&mut old, old_owners);
+    put_entries(&mut new, owners);
+    let step = match prepared {
+        Ok(()) => admission::validate(&context(target, part, &old), &new).await.map(|()| finish(target, &old, new)),
         Err(status) => Err(status),
     };
     match step {
@@ -80,6 +87,20 @@ pub(crate) async fn replace(target: &Target<'_>, part: Part, old: Value, mut new
             reservations.release().await;
             step
         }
+    }
+}
+
+fn context<'a>(target: &Target<'a>, part: Part, old: &'a Value) -> AdmissionContext<'a> {
+    AdmissionContext {
+        server: target.server,
+        user: target.user,
+        strategy: target.strategy,
+        operation: Operation::Update,
+        namespace: target.namespace,
+        name: target.name,
+        subresource: part.subresource(),
+        old: Some(old),
+        dry_run: target.dry_run,
     }
 }
 

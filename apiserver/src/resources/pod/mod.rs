@@ -21,6 +21,7 @@ pub use slipway_api::core::Pod;
 impl Kind for Pod {
     const NAMES: Names =
         Names { short: &["po"], categories: &["all"], status: true, ..Names::namespaced("", "v1", "Pod", "pods", "pod") };
+    const STATUS_KEEPS: &'static [&'static str] = &["ownerReferences"];
 
     fn fill_defaults(object: &mut Value) {
         if let Some(spec) = fill::made(object, "spec") {

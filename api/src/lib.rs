@@ -26,6 +26,7 @@ pub use k8s_openapi::api::events::v1 as events;
 pub use k8s_openapi::api::networking::v1 as networking;
 pub use k8s_openapi::api::node::v1 as node;
 pub use k8s_openapi::api::policy::v1 as policy;
+pub use k8s_openapi::api::rbac::v1 as rbac;
 pub use k8s_openapi::api::scheduling::v1 as scheduling;
 pub use k8s_openapi::api::storage::v1 as storage;
 pub use k8s_openapi::apimachinery::pkg::apis::meta::v1 as meta;

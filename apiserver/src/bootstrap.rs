@@ -25,6 +25,7 @@ pub async fn run(server: &ApiServer) -> Result<(), Status> {
     for class in priority_classes() {
         ensure(server, ("scheduling.k8s.io", "v1", "priorityclasses"), "", class).await?;
     }
+    crate::authorization::policy::run(server).await?;
     if let Some(advertise) = server.options.advertise {
         let (address, port) = (advertise.ip(), advertise.port());
         let service_ip = first_address(&server.options.service_cidr);

@@ -6,6 +6,7 @@
 
 pub mod admission;
 pub mod audit;
+pub mod authorization;
 mod bootstrap;
 pub mod cel;
 mod custom_resources;

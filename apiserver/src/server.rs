@@ -1,9 +1,9 @@
 //! The server's state, and how it is started and asked from within the process.
 
 use crate::audit::Audit;
+use crate::authorization::rbac::{self, Rbac};
 use crate::encryption::{self, Encryption};
 use crate::http::authenticate::User;
-use crate::http::authorize::{Authorizer, Plain};
 use crate::http::limits::InFlight;
 use crate::http::metrics::Metrics;
 use crate::http::session::Sessions;
@@ -88,7 +88,7 @@ pub struct ApiServer {
     pub agents: Agents,
     /// Signs service accounts' tokens.
     pub signer: Option<Arc<Signer>>,
-    pub authorizer: Box<dyn Authorizer>,
+    pub rbac: Rbac,
     /// Who is signed in at the dashboard.
     pub sessions: Sessions,
     pub(crate) metrics: Metrics,
@@ -105,6 +105,8 @@ impl ApiServer {
         let registry = Registry::new(crate::resources::builtin());
         let store: Arc<dyn Store> = Arc::new(encryption::Sealing { store, encryption: Arc::clone(&options.encryption) });
         let ingest = stored::ingest(registry.current().all.clone(), Arc::clone(&options.encryption));
+        let changes: Arc<rbac::Changes> = Arc::default();
+        let ingest = rbac::noted(ingest, Arc::clone(&changes));
         let cache = Cache::start(Arc::clone(&store), ingest, options.cache_limits.clone()).await?;
         let agents = Agents::new(options.kubelet_client_identity.as_ref(), options.kubelet_ca_pem.as_deref())
             .map_err(|why| Error::Options { what: "the identity for node agents", why })?;
@@ -116,7 +118,7 @@ impl ApiServer {
             cache,
             agents,
             signer,
-            authorizer: Box::new(Plain),
+            rbac: Rbac::new(changes),
             sessions: Sessions::default(),
             metrics: Metrics::default(),
             in_flight: InFlight::default(),

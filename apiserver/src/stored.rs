@@ -3,6 +3,7 @@
 //! Stored bytes are JSON that begins with `kind`, `apiVersion`, `metadata` and holds no resourceVersion; the cache's
 //! ingest writes the revision into them once, and from then on they are sent as they are.
 
+use crate::authorization::facts::{self, Facts};
 use crate::encryption::{Encryption, Unreadable};
 use crate::http::error::Status;
 use crate::kind::{Names, Strategy};
@@ -22,6 +23,8 @@ pub struct Attributes {
     pub labels: BTreeMap<String, String>,
     /// `Strategy::selectable_fields` of the kind that the objects are stored under.
     pub fields: Vec<(&'static str, String)>,
+    /// What authorisation asks of it.
+    pub facts: Option<Box<Facts>>,
     /// Whether it is stored under another key than the first: see `encryption`.
     pub outdated: bool,
     /// Set if the stored value could not be decrypted; the entry has no bytes then.
@@ -180,11 +183,14 @@ fn attributes(strategy: Option<&dyn Strategy>, key: &str, stored: &[u8]) -> Attr
             return Attributes::default();
         }
     };
-    let fields = match (selectable, serde_json::from_slice::<Value>(stored)) {
-        (Some(strategy), Ok(object)) => strategy.selectable_fields(&object),
-        _ => vec![],
-    };
-    Attributes { labels, fields, ..Attributes::default() }
+    let asked = strategy.filter(|strategy| facts::are_kept_of(strategy.names()));
+    if selectable.is_none() && asked.is_none() {
+        return Attributes { labels, ..Attributes::default() };
+    }
+    let object = serde_json::from_slice::<Value>(stored).unwrap_or_default();
+    let fields = selectable.map(|strategy| strategy.selectable_fields(&object)).unwrap_or_default();
+    let facts = asked.and_then(|strategy| facts::facts(strategy.names(), &object));
+    Attributes { labels, fields, facts, ..Attributes::default() }
 }
 
 /// What a reader of an object that cannot be decrypted is told.

@@ -4,6 +4,7 @@
 //! That a namespace exists and is not on its way out is asked by the verbs themselves (`verbs::create`).
 
 mod allocation;
+mod certificate;
 mod default_toleration_seconds;
 mod node_restriction;
 mod priority;
@@ -12,6 +13,8 @@ mod reservations;
 mod service_account;
 
 pub use allocation::repair;
+pub use certificate::check_signer;
+pub use node_restriction::{check_eviction, check_token};
 pub use reservations::Reservations;
 
 use crate::http::authenticate::User;
@@ -71,6 +74,7 @@ static PLUGINS: &[&dyn Plugin] = &[
     &service_account::ServiceAccount,
     &node_restriction::NodeRestriction,
     &requestor::Requestor,
+    &certificate::Certificate,
     &priority::Priority,
     &default_toleration_seconds::DefaultTolerationSeconds,
     &allocation::Allocation,
@@ -85,6 +89,10 @@ pub async fn admit(context: &AdmissionContext<'_>, object: &mut Value) -> Result
             reservations.release().await;
             return Err(status);
         }
+    }
+    if let Err(status) = crate::authorization::rbac::escalation::check(context, object) {
+        reservations.release().await;
+        return Err(status);
     }
     Ok(reservations)
 }
@@ -111,7 +119,7 @@ impl AdmissionContext<'_> {
     }
 
     /// 403 in Kubernetes' words: `pods "web" is forbidden: why`.
-    fn forbidden(&self, object: &Value, why: &str) -> Status {
+    pub(crate) fn forbidden(&self, object: &Value, why: &str) -> Status {
         let names = self.strategy.names();
         let text = |field: &str| object["metadata"][field].as_str().unwrap_or_default();
         let name = [self.name, text("generateName"), text("name")].into_iter().find(|name| !name.is_empty()).unwrap_or_default();

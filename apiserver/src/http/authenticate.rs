@@ -27,6 +27,9 @@ pub struct User {
 impl User {
     pub const MASTERS: &'static str = "system:masters";
     pub const AUTHENTICATED: &'static str = "system:authenticated";
+    pub const UNAUTHENTICATED: &'static str = "system:unauthenticated";
+    pub const NODES: &'static str = "system:nodes";
+    pub const ANONYMOUS: &'static str = "system:anonymous";
     pub const BOOTSTRAPPERS: &'static str = "system:bootstrappers";
 
     pub fn new(name: &str, groups: &[&str]) -> Self {

@@ -15,7 +15,9 @@ const MAJOR: &str = "1";
 const MINOR: &str = "37";
 /// How long the store may take to answer before the server counts as not ready.
 const STORE_TIMEOUT: Duration = Duration::from_secs(2);
-const CHECKS: [&str; 4] = ["ping", "store", "bootstrap", "shutdown"];
+/// As kube-apiserver calls the writing of the default roles, which is a part of this server's bootstrap.
+const BOOTSTRAP_ROLES: &str = "poststarthook/rbac/bootstrap-roles";
+const CHECKS: [&str; 5] = ["ping", "store", "bootstrap", BOOTSTRAP_ROLES, "shutdown"];
 
 pub async fn respond(server: &ApiServer, info: &RequestInfo) -> Option<Result<Response, Status>> {
     if info.path == "/version" || info.path == "/version/" {
@@ -62,7 +64,7 @@ async fn passes(server: &ApiServer, endpoint: &str, check: &str) -> bool {
         (_, "store") if endpoint != "livez" => {
             matches!(tokio::time::timeout(STORE_TIMEOUT, server.cache.fresh()).await, Ok(Ok(_)))
         }
-        ("readyz", "bootstrap") => server.is_bootstrapped(),
+        ("readyz", "bootstrap" | BOOTSTRAP_ROLES) => server.is_bootstrapped(),
         ("readyz", "shutdown") => !server.is_closing(),
         _ => true,
     }

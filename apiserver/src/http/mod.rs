@@ -4,6 +4,7 @@ pub mod authenticate;
 pub mod authorize;
 pub mod error;
 pub mod health;
+pub mod impersonate;
 pub mod limits;
 pub mod metrics;
 pub mod negotiate;
@@ -154,12 +155,14 @@ fn text_of(panic: &(dyn std::any::Any + Send)) -> String {
 async fn answer(
     server: Arc<ApiServer>,
     info: RequestInfo,
-    parts: Parts,
+    mut parts: Parts,
     body: Body,
     record: &audit::Record,
 ) -> Result<Response, Status> {
     let user = authenticate::authenticate(&server, &parts).await.inspect_err(|_| record.failed_authentication())?;
     record.authenticated(&user);
+    authorize::check_anonymous(&user, &info).inspect_err(|_| record.failed_authentication())?;
+    let user = impersonate::act(&server, user, &mut parts)?;
     tracing::Span::current().record("user", user.name.as_str());
     let authorized = authorize::authorize(&server, &user, &info);
     notes::annotate("authorization.k8s.io/decision", if authorized.is_ok() { "allow" } else { "forbid" });
@@ -225,8 +228,22 @@ async fn dispatch(server: Arc<ApiServer>, user: User, info: RequestInfo, parts: 
     serve_resource(Call { server, strategy, user, info, parts, body: Mutex::new(body) }).await
 }
 
-/// Hands a call to its verb.
+/// Carries out a call. Who was told that a right is granted or taken can rely on it: rights are looked up in the cache.
 async fn serve_resource(call: Call) -> Result<Response, Status> {
+    let reads = matches!(call.info.verb, Verb::Get | Verb::List | Verb::Watch);
+    if reads || call.info.group != crate::authorization::rbac::GROUP {
+        return serve_verb(call).await;
+    }
+    let server = Arc::clone(&call.server);
+    let response = serve_verb(call).await?;
+    if let Err(error) = server.cache.fresh().await {
+        tracing::warn!(%error, "the cache does not follow a write of a role or binding");
+    }
+    Ok(response)
+}
+
+/// Hands a call to its verb.
+async fn serve_verb(call: Call) -> Result<Response, Status> {
     let names = call.strategy.names();
     if !names.namespaced && call.info.namespace.is_some() && names.plural != "namespaces" {
         return Err(Status::no_such_path());

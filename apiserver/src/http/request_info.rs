@@ -51,6 +51,7 @@ impl Verb {
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RequestInfo {
+    pub method: Method,
     pub verb: Verb,
     pub path: String,
     /// Whether the path is below `/api/VERSION` or `/apis/GROUP/VERSION` and names a resource.
@@ -75,6 +76,7 @@ impl RequestInfo {
         let path = uri.path().to_owned();
         let query = Query::parse(uri.query().unwrap_or_default());
         let mut info = RequestInfo {
+            method: method.clone(),
             verb: Verb::Other,
             path,
             is_resource: false,
@@ -89,7 +91,7 @@ impl RequestInfo {
         };
         info.parse_path();
         info.verb = info.verb_of(method);
-        if info.name.is_none() && matches!(info.verb, Verb::List | Verb::Watch | Verb::DeleteCollection) {
+        if info.name.is_none() && matches!(info.verb, Verb::List | Verb::Watch) {
             info.name = info.query.get("fieldSelector").and_then(only_name);
         }
         info
@@ -147,6 +149,23 @@ impl RequestInfo {
         }
     }
 
+    /// What the authorisers are asked for: the verb or, for a path that is no resource, the method.
+    pub fn authorization_verb(&self) -> &'static str {
+        if self.is_resource {
+            return if self.verb == Verb::Other { "" } else { self.verb.as_str() };
+        }
+        match self.method {
+            Method::GET => "get",
+            Method::HEAD => "head",
+            Method::POST => "post",
+            Method::PUT => "put",
+            Method::PATCH => "patch",
+            Method::DELETE => "delete",
+            Method::OPTIONS => "options",
+            _ => "",
+        }
+    }
+
     /// Whether the answer may take as long as the client wishes: such requests do not count against the limit of
     /// requests in flight.
     pub fn is_long_running(&self) -> bool {
@@ -155,11 +174,11 @@ impl RequestInfo {
     }
 }
 
-/// `metadata.name=x` alone: a list or watch of one object, which counts as naming it.
+/// `metadata.name=x`: a list or watch of one object, which counts as naming it.
 fn only_name(field_selector: &str) -> Option<String> {
-    let name = field_selector.strip_prefix("metadata.name=")?;
+    let name = field_selector.split(',').find_map(|term| term.strip_prefix("metadata.name="))?;
     let name = name.strip_prefix('=').unwrap_or(name);
-    (!name.is_empty() && !name.contains([',', '=', '!'])).then(|| name.to_owned())
+    (!name.is_empty() && !name.contains(['=', '!', '/', '%', '\\'])).then(|| name.to_owned())
 }
 
 #[cfg(test)]

@@ -88,6 +88,8 @@ const ATOMIC_TYPES: &[&str] = &[
     "meta.v1.LabelSelector",
     "meta.v1.OwnerReference",
     "networking.v1.ServiceBackendPort",
+    "rbac.v1.RoleRef",
+    "rbac.v1.Subject",
 ];
 
 /// Whether Go's zero value of the type has the field: a struct that is no pointer. Nobody owns it by writing what is in it.
@@ -322,5 +324,20 @@ const FIELDS: &[(&str, Fields)] = &[
     ("node.v1.Scheduling", &[("nodeSelector", ATOMIC_MAP), ("tolerations", ATOMIC)]),
     ("policy.v1.PodDisruptionBudgetSpec", &[("selector", REPLACED)]),
     ("policy.v1.PodDisruptionBudgetStatus", CONDITIONS),
+    ("rbac.v1.AggregationRule", &[("clusterRoleSelectors", ATOMIC)]),
+    ("rbac.v1.ClusterRole", &[("rules", ATOMIC)]),
+    ("rbac.v1.ClusterRoleBinding", &[("subjects", ATOMIC)]),
+    (
+        "rbac.v1.PolicyRule",
+        &[
+            ("apiGroups", ATOMIC),
+            ("nonResourceURLs", ATOMIC),
+            ("resourceNames", ATOMIC),
+            ("resources", ATOMIC),
+            ("verbs", ATOMIC),
+        ],
+    ),
+    ("rbac.v1.Role", &[("rules", ATOMIC)]),
+    ("rbac.v1.RoleBinding", &[("subjects", ATOMIC)]),
     ("storage.v1.StorageClass", &[("allowedTopologies", ATOMIC), ("mountOptions", ATOMIC)]),
 ];

@@ -29,6 +29,7 @@ pub mod pod;
 mod pod_disruption_budget;
 mod pod_template;
 mod priority_class;
+mod rbac;
 mod replica_set;
 mod replication_controller;
 mod resource_quota;
@@ -72,6 +73,10 @@ pub fn builtin() -> Vec<Arc<dyn Strategy>> {
         kind::<priority_class::PriorityClass>(),
         kind::<pod_disruption_budget::PodDisruptionBudget>(),
         kind::<certificate_signing_request::CertificateSigningRequest>(),
+        kind::<rbac::role::Role>(),
+        kind::<rbac::cluster_role::ClusterRole>(),
+        kind::<rbac::role_binding::RoleBinding>(),
+        kind::<rbac::cluster_role_binding::ClusterRoleBinding>(),
         kind::<node_class::NodeClass>(),
         kind::<node_pool::NodePool>(),
         kind::<machine::Machine>(),

@@ -64,6 +64,7 @@ pub async fn handle(call: Call) -> Result<Response, Status> {
 
 /// The request with the wanted conditions.
 fn decide(mut request: Value, wanted: Value, target: &Target<'_>, now: jiff::Timestamp) -> Result<Value, Status> {
+    crate::admission::check_signer(target, "approve", &request)?;
     let text = |field: &str| wanted["metadata"][field].as_str().filter(|text| !text.is_empty()).map(str::to_owned);
     if text("name").is_some_and(|name| name != target.name) {
         return Err(Status::bad_request("the name of the object does not match the name on the URL"));

@@ -23,6 +23,7 @@ const VIOLATES: &str = "Cannot evict pod as it would violate the pod's disruptio
 
 pub async fn create(call: Call) -> Result<Response, Status> {
     let accept = call.accept()?;
+    crate::admission::check_eviction(&call)?;
     let body = call.read_body().await?;
     let eviction = if body.is_empty() { json!({}) } else { super::parse_body(call.content_type(), &body)? };
     let name = eviction["metadata"]["name"].as_str().unwrap_or_default();

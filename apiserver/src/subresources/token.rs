@@ -162,6 +162,7 @@ pub async fn create(call: Call) -> Result<Response, Status> {
     };
     let mut private =
         Private { namespace: call.namespace().to_owned(), serviceaccount: named(&account), pod: None, secret: None, node: None };
+    crate::admission::check_token(&call, &request)?;
     let bound = request["spec"]["boundObjectRef"].clone();
     if bound.is_object() {
         bind(&call, &bound, &mut private).await?;

@@ -1,6 +1,6 @@
 //! Which kinds are watched, and how much of them. One line a kind.
 
-use slipway_api::{apps, batch, certificates, coordination, core, discovery, policy, slipway};
+use slipway_api::{apps, batch, certificates, coordination, core, discovery, policy, rbac, slipway};
 
 use crate::{
     cache::{AnyCache, Cache},
@@ -67,6 +67,7 @@ caches! {
     controller_revisions: apps::ControllerRevision, ALL, None;
     jobs: batch::Job, ALL, None;
     pod_disruption_budgets: policy::PodDisruptionBudget, ALL, None;
+    cluster_roles: rbac::ClusterRole, ALL, None;
     node_classes: slipway::NodeClass, ALL, None;
     node_pools: slipway::NodePool, ALL, None;
     machines: slipway::Machine, ALL, None;

@@ -3,6 +3,7 @@
 //! A controller is a pure `plan` over the shared caches ([`caches`]); [`apply`] alone writes, and [`run`] decides what is
 //! planned when. See `docs/adding-a-controller.md`.
 
+mod access;
 pub mod apply;
 pub mod cache;
 pub mod caches;
@@ -16,6 +17,7 @@ pub mod run;
 
 mod certificate;
 mod claim;
+mod cluster_role_aggregation;
 mod daemon_set;
 mod deployment;
 mod discovery;
@@ -131,8 +133,9 @@ pub async fn run(client: kube::Client, options: Options, shutdown: CancellationT
         Arc::new(pod_gc::Controller::new(client.clone(), options.terminated_pods_max)),
         Arc::new(disruption::Controller),
         Arc::new(token_cleaner::Controller),
+        Arc::new(cluster_role_aggregation::Controller),
         Arc::new(ttl::Controller),
-        Arc::new(certificate::Controller { signer }),
+        Arc::new(certificate::Controller { signer, access: access::Access::Api(client.clone()) }),
         Arc::new(node_ipam::Controller::new(&options.pod_cidr, options.node_cidr_mask)?),
     ];
     let running: Vec<Arc<Running>> = controllers.into_iter().map(|one| Running::new(one, &caches)).collect();

@@ -5,7 +5,7 @@ mod signer;
 #[cfg(test)]
 mod tests;
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use slipway_api::{
@@ -17,6 +17,7 @@ use slipway_api::{
 };
 
 use crate::{
+    access::Access,
     caches::Caches,
     plan::{Plan, Step},
     queue::Queue,
@@ -31,10 +32,13 @@ pub const KUBELET_SERVING: &str = "kubernetes.io/kubelet-serving";
 pub const CLIENT: &str = "kubernetes.io/kube-apiserver-client";
 /// How long requests are kept: decided ones for whoever waits for them, pending ones for a person to decide.
 const DECIDED_MAX: SignedDuration = SignedDuration::from_hours(1);
+/// After how long it is asked again whether somebody may have a certificate: a binding may have come.
+const REVIEW_AGAIN: Duration = Duration::from_secs(30);
 const PENDING_MAX: SignedDuration = SignedDuration::from_hours(24);
 
 pub struct Controller {
     pub signer: Option<Signer>,
+    pub access: Access,
 }
 
 #[async_trait]
@@ -69,11 +73,41 @@ impl crate::run::Controller for Controller {
     async fn plan(&self, key: &Key, situation: Situation<'_>) -> Result<Plan, kube::Error> {
         let caches = situation.caches;
         let Some(request) = caches.certificate_signing_requests.get(key) else { return Ok(Plan::nothing()) };
-        Ok(plan(&request, self.signer.as_ref(), caches, situation.now))
+        let review = self.review(&request).await?;
+        Ok(plan(&request, &review, self.signer.as_ref(), caches, situation.now))
     }
 }
 
-fn plan(csr: &CertificateSigningRequest, signer: Option<&Signer>, caches: &Caches, now: Timestamp) -> Plan {
+/// What the API server says of a request for a node's client certificate.
+#[derive(Debug, PartialEq, Eq)]
+enum Review {
+    /// It is no such request, or it is decided already.
+    NotAsked,
+    /// With the message of the approval.
+    Allowed(&'static str),
+    Refused,
+}
+
+impl Controller {
+    /// Asks whether the one who wants a node's client certificate may have it without anybody's look at it.
+    async fn review(&self, csr: &CertificateSigningRequest) -> Result<Review, kube::Error> {
+        let open = !csr.is_deleted() && conditions(csr).is_empty() && csr.spec.signer_name == KUBELET_CLIENT;
+        let Some(request) = open.then(|| Request::parse(csr).ok()).flatten() else { return Ok(Review::NotAsked) };
+        if request.check_for(KUBELET_CLIENT, csr).is_err() {
+            return Ok(Review::NotAsked);
+        }
+        let own = csr.spec.username.as_deref() == Some(&request.common_name);
+        if own && self.access.may_create("selfnodeclient", csr).await? {
+            return Ok(Review::Allowed("Auto approving self kubelet client certificate after SubjectAccessReview."));
+        }
+        if self.access.may_create("nodeclient", csr).await? {
+            return Ok(Review::Allowed("Auto approving kubelet client certificate after SubjectAccessReview."));
+        }
+        Ok(Review::Refused)
+    }
+}
+
+fn plan(csr: &CertificateSigningRequest, review: &Review, signer: Option<&Signer>, caches: &Caches, now: Timestamp) -> Plan {
     let mut plan = Plan::nothing();
     if csr.is_deleted() {
         return plan;
@@ -86,7 +120,10 @@ fn plan(csr: &CertificateSigningRequest, signer: Option<&Signer>, caches: &Cache
     plan.again_at(now, expires);
     let parsed = Request::parse(csr);
     if conditions(csr).is_empty() {
-        if let Some(why) = parsed.as_ref().ok().and_then(|request| approval(csr, request, caches)) {
+        if *review == Review::Refused {
+            plan.again_in(REVIEW_AGAIN);
+        }
+        if let Some(why) = parsed.as_ref().ok().and_then(|request| approval(csr, request, review, caches)) {
             let approved = with_condition(csr, "Approved", "AutoApproved", why.to_owned(), now);
             plan.push(Step::update_subresource(csr, &approved, "approval"));
         }
@@ -160,16 +197,15 @@ fn expires_at(csr: &CertificateSigningRequest, now: Timestamp) -> Timestamp {
 }
 
 /// Why the request is approved without asking anybody; `None` if a person has to decide.
-fn approval(csr: &CertificateSigningRequest, request: &Request, caches: &Caches) -> Option<&'static str> {
+fn approval(csr: &CertificateSigningRequest, request: &Request, review: &Review, caches: &Caches) -> Option<&'static str> {
     request.check_for(&csr.spec.signer_name, csr).ok()?;
+    if let Review::Allowed(why) = review {
+        return Some(why);
+    }
     let user = csr.spec.username.as_deref().unwrap_or_default();
     let in_group = |group: &str| csr.spec.groups.iter().flatten().any(|known| known == group);
     let own = in_group("system:nodes") && user == request.common_name;
     match csr.spec.signer_name.as_str() {
-        KUBELET_CLIENT if own => Some("Auto approving self kubelet client certificate after SubjectAccessReview."),
-        KUBELET_CLIENT if in_group("system:bootstrappers") => {
-            Some("Auto approving kubelet client certificate after SubjectAccessReview.")
-        }
         KUBELET_SERVING if own && names_are_its_own(request, caches) => {
             Some("Auto approving kubelet serving certificate for the node's own names.")
         }

@@ -6,6 +6,9 @@ use x509_parser::prelude::{FromDer, X509Certificate};
 use super::*;
 use crate::testing::World;
 
+/// As the default bindings have it.
+const GRANTED: Access = Access::Granted(&[("system:bootstrappers", "nodeclient"), ("system:nodes", "selfnodeclient")]);
+
 fn authority() -> Signer {
     let key = KeyPair::generate().unwrap();
     let mut params = CertificateParams::default();
@@ -44,7 +47,7 @@ fn check(signer: &str, user: &str, group: &str, usage: &str, pem: &str, expected
         "{metadata: {name: a}, status: {addresses: [{type: InternalIP, address: 10.0.0.1}, {type: Hostname, address: a}]}}",
     );
     let key = put(&mut world, signer, user, group, usage, pem);
-    let plan = world.plan(&Controller { signer: None }, &key);
+    let plan = world.plan(&Controller { signer: None, access: GRANTED }, &key);
     let told = plan.steps.iter().map(|step| match step {
         Step::Patch(patch) => format!("{}: {}", patch.subresource.unwrap(), patch.patch["status"]["conditions"][0]["message"]),
         other => other.to_string(),
@@ -95,7 +98,7 @@ fn nodes_are_approved_for_themselves_only() {
 fn an_approved_request_is_signed_as_asked() {
     let mut world = World::default();
     let pem = request("system:node:a", "system:nodes", &[]);
-    let controller = Controller { signer: Some(authority()) };
+    let controller = Controller { signer: Some(authority()), access: GRANTED };
     let key = put(&mut world, KUBELET_CLIENT, "system:bootstrap:abcdef", "system:bootstrappers", "client auth", &pem);
     for _ in 0..2 {
         let plan = world.plan(&controller, &key);
@@ -126,7 +129,7 @@ fn an_approved_request_is_signed_as_asked() {
 fn what_a_person_approved_against_the_rules_is_not_signed() {
     let mut world = World::default();
     let pem = request("kubernetes-admin", "system:masters", &[]);
-    let controller = Controller { signer: Some(authority()) };
+    let controller = Controller { signer: Some(authority()), access: GRANTED };
     let key = put(&mut world, KUBELET_CLIENT, "somebody", "people", "client auth", &pem);
     let approved = json!([{"type": "Approved", "status": "True", "lastUpdateTime": "2026-01-01T00:00:00Z"}]);
     world.edit::<CertificateSigningRequest>("csr", json!({"status": {"conditions": approved}}));

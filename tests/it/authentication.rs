@@ -58,6 +58,11 @@ async fn a_service_account_lives_as_long_as_its_object() {
     let accounts = "/api/v1/namespaces/default/serviceaccounts";
     server.post(accounts, json!({"metadata": {"name": "robot"}})).await.expect(201);
     server.post("/api/v1/namespaces/default/configmaps", config_map("a", "1")).await.expect(201);
+    let view = json!({
+        "metadata": {"name": "robot"}, "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "view"},
+        "subjects": [{"kind": "ServiceAccount", "name": "robot"}],
+    });
+    server.post("/apis/rbac.authorization.k8s.io/v1/namespaces/default/rolebindings", view).await.expect(201);
     let request = json!({"spec": {"expirationSeconds": 3600}});
     let token = server.post(&format!("{accounts}/robot/token"), request).await.expect(201)["status"]["token"].clone();
     let token = token.as_str().unwrap();
@@ -130,8 +135,10 @@ async fn a_node_sees_what_its_pods_need() {
 async fn readiness_ends_with_the_server() {
     let server = server().await;
     let text = get(&server, None, "/readyz?verbose").await.expect(200);
-    assert_eq!(text, "[+]ping ok\n[+]store ok\n[+]bootstrap ok\n[+]shutdown ok\nreadyz check passed\n");
-    get(&server, None, "/readyz/none").await.expect(404);
+    let roles = "[+]poststarthook/rbac/bootstrap-roles ok";
+    assert_eq!(text, format!("[+]ping ok\n[+]store ok\n[+]bootstrap ok\n{roles}\n[+]shutdown ok\nreadyz check passed\n"));
+    get(&server, None, "/readyz/none").await.expect(403);
+    get(&server, Some("sesame"), "/readyz/none").await.expect(404);
     server.api.close();
     get(&server, None, "/readyz").await.expect(500);
     get(&server, None, "/livez").await.expect(200);

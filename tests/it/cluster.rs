@@ -1,6 +1,7 @@
 //! A whole cluster in this process, but for machines: API server, scheduler, controllers and simulated nodes.
 
 use serde_json::Value;
+use slipway_apiserver::User;
 use slipway_node::simulated;
 use slipway_tests::{PATIENCE, TestServer};
 use std::time::Duration;
@@ -29,14 +30,20 @@ impl Cluster {
         let simulation =
             simulated::Options { count, name_prefix: "node-".into(), lease_period, handle: nodes.clone(), ..Default::default() };
         tokio::spawn(simulated::run(server.client(), simulation, shutdown.clone()));
-        tokio::spawn(slipway_scheduler::run(server.client(), Default::default(), shutdown.clone()));
+        tokio::spawn(slipway_scheduler::run(
+            server.api.client(User::new("system:kube-scheduler", &[])),
+            Default::default(),
+            shutdown.clone(),
+        ));
         let mut cluster = Cluster { server, nodes, options, controllers: None, shutdown };
         cluster.start_controllers();
         cluster
     }
 
     pub fn start_controllers(&mut self) {
-        let (client, options, stop) = (self.server.client(), self.options.clone(), self.shutdown.child_token());
+        // With the rights that it has in a cluster, and no more.
+        let manager = User::new("system:kube-controller-manager", &[]);
+        let (client, options, stop) = (self.server.api.client(manager), self.options.clone(), self.shutdown.child_token());
         let running = stop.clone();
         let task = tokio::spawn(async move {
             slipway_controllers::run(client, options, running).await.expect("the options are right");

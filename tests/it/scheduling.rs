@@ -17,7 +17,11 @@ impl Cluster {
     async fn start() -> Cluster {
         let server = TestServer::memory().await;
         let shutdown = CancellationToken::new();
-        tokio::spawn(slipway_scheduler::run(server.client(), Options::default(), shutdown.clone()));
+        tokio::spawn(slipway_scheduler::run(
+            server.api.client(slipway_apiserver::User::new("system:kube-scheduler", &[])),
+            Options::default(),
+            shutdown.clone(),
+        ));
         Cluster { server, _stop: shutdown.drop_guard() }
     }
 

@@ -4,4 +4,6 @@
 mod apply;
 mod audit;
 mod encryption;
+mod hostile_routes;
 mod patching;
+mod rbac;

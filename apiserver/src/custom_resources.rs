@@ -4,7 +4,7 @@
 //! could not ask; with this one it says that there is no such kind. Discovery does not tell of the resource.
 
 use crate::http::error::Status;
-use crate::http::negotiate::Accept;
+use crate::http::negotiate::{Accept, Offer};
 use crate::http::request_info::{RequestInfo, Verb};
 use crate::http::respond;
 use crate::server::ApiServer;
@@ -26,5 +26,5 @@ pub fn list(server: &ApiServer, request: &Parts) -> Result<Response, Status> {
         "kind": "CustomResourceDefinitionList", "apiVersion": "apiextensions.k8s.io/v1",
         "metadata": {"resourceVersion": server.snapshot().revision.to_string()}, "items": [],
     });
-    Ok(respond::value(Accept::parse(&request.headers)?, StatusCode::OK, &list))
+    Ok(respond::value(Accept::parse(&request.headers, Offer::PLAIN)?, StatusCode::OK, &list))
 }

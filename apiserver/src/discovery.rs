@@ -2,7 +2,7 @@
 //! (aggregated discovery) for a client that accepts that.
 
 use crate::http::error::Status;
-use crate::http::negotiate::Accept;
+use crate::http::negotiate::{Accept, Offer};
 use crate::http::respond;
 use crate::kind::Names;
 use crate::server::ApiServer;
@@ -84,7 +84,7 @@ pub fn respond(server: &ApiServer, request: &Parts) -> Option<Result<Response, S
         _ => None,
     };
     let Some(answer) = answer else { return Some(Ok(respond::page_not_found())) };
-    let accept = Accept::parse(&request.headers);
+    let accept = Accept::parse(&request.headers, Offer::PLAIN);
     Some(accept.map(|accept| respond::value(accept, StatusCode::OK, &answer)))
 }
 

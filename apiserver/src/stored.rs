@@ -5,17 +5,20 @@
 
 use crate::authorization::facts::{self, Facts};
 use crate::encryption::{Encryption, Unreadable};
+use crate::http::compression::Deflated;
 use crate::http::error::Status;
+use crate::http::protobuf;
 use crate::kind::{Names, Strategy};
 use bytes::Bytes;
 use http::StatusCode;
+use parking_lot::Mutex;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 use slipway_api::canonical::{self, Sorted};
 use slipway_store::{Revision, cache};
 use std::collections::{BTreeMap, HashMap};
 use std::ops::Bound;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 /// What selectors ask for, extracted when the object enters the cache.
 #[derive(Debug, Default)]
@@ -29,6 +32,29 @@ pub struct Attributes {
     pub outdated: bool,
     /// Set if the stored value could not be decrypted; the entry has no bytes then.
     pub unreadable: Option<Box<Unreadable>>,
+    /// What readers have asked for so far. It goes when the entry goes.
+    pub encoded: Encoded,
+}
+
+/// Other forms of an entry's bytes, made when they are first asked for.
+#[derive(Debug, Default)]
+pub struct Encoded {
+    /// The message without its envelope; `None` if the object does not have the shape of its kind.
+    protobuf: OnceLock<Option<Bytes>>,
+    /// The compressed page of a list that begins with this entry, by `compression::Wire`.
+    pub pages: Mutex<[Option<Arc<Deflated>>; 2]>,
+}
+
+/// The entry's message in protobuf.
+pub fn protobuf(entry: &Entry, message: &protobuf::Message) -> Result<Bytes, Status> {
+    let encoded = entry.attributes.encoded.protobuf.get_or_init(|| {
+        let encoded = protobuf::of_entry(message, &entry.bytes);
+        encoded.inspect_err(|error| tracing::error!(key = &*entry.key, %error, "an object cannot be written in protobuf")).ok()
+    });
+    encoded.clone().ok_or_else(|| {
+        let message = format!("Internal error occurred: {:?} cannot be written in protobuf", &*entry.key);
+        Status::new(StatusCode::INTERNAL_SERVER_ERROR, "InternalError", message)
+    })
 }
 
 pub type Entry = cache::Entry<Attributes>;

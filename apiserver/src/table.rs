@@ -1,5 +1,6 @@
 //! `meta.k8s.io/v1` Table and PartialObjectMetadata: objects as rows for printing, and as their metadata alone.
 
+use crate::http::error::Status;
 use crate::kind::Strategy;
 use serde_json::{Value, json};
 
@@ -12,11 +13,14 @@ pub enum IncludeObject {
 }
 
 impl IncludeObject {
-    pub fn parse(text: Option<&str>) -> Self {
+    pub fn parse(text: Option<&str>) -> Result<Self, Status> {
         match text {
-            Some("None") => IncludeObject::None,
-            Some("Object") => IncludeObject::Object,
-            _ => IncludeObject::Metadata,
+            Some("None") => Ok(IncludeObject::None),
+            Some("Object") => Ok(IncludeObject::Object),
+            None | Some("Metadata") => Ok(IncludeObject::Metadata),
+            Some(other) => Err(Status::bad_request(format!(
+                "Unable to convert to Table as requested: includeObject: Invalid value: \"{other}\": must be 'Metadata', 'Object', 'None', or empty"
+            ))),
         }
     }
 }
@@ -57,6 +61,24 @@ fn row(strategy: &dyn Strategy, object: &Value, include: IncludeObject, now: jif
         IncludeObject::Object => row["object"] = object.clone(),
     }
     row
+}
+
+/// A Table, a PartialObjectMetadata or a list of those as `meta.k8s.io/v1beta1`, which older clients ask for.
+pub fn beta(mut value: Value) -> Value {
+    const META: &str = "meta.k8s.io/v1";
+    let lower = |object: &mut Value| {
+        if object.get("apiVersion").is_some_and(|version| version == META) {
+            object["apiVersion"] = "meta.k8s.io/v1beta1".into();
+        }
+    };
+    lower(&mut value);
+    for row in value.get_mut("rows").and_then(Value::as_array_mut).into_iter().flatten() {
+        row.get_mut("object").map(lower);
+    }
+    for item in value.get_mut("items").and_then(Value::as_array_mut).into_iter().flatten() {
+        lower(item);
+    }
+    value
 }
 
 /// The object's metadata alone, as `PartialObjectMetadata`.

@@ -44,8 +44,8 @@ pub struct Change<A> {
     /// The object before, if it existed.
     pub before: Option<Arc<Entry<A>>>,
     pub deleted: bool,
-    /// Bytes that the reader side encoded of this change, one slot a form (added, modified, deleted).
-    pub encoded: [std::sync::OnceLock<Bytes>; 3],
+    /// Bytes that the reader side encoded of this change, one slot a form (added, modified, deleted; in two encodings).
+    pub encoded: [std::sync::OnceLock<Bytes>; 6],
 }
 
 /// All objects at one revision. Cheap to clone and to keep.

@@ -3,7 +3,9 @@
 
 mod apply;
 mod audit;
+mod compression;
 mod encryption;
 mod hostile_routes;
 mod patching;
 mod rbac;
+mod protobuf;

@@ -1,7 +1,7 @@
 //! `Status`: the one error that leaves this crate, worded as Kubernetes words it.
 
 use axum::response::{IntoResponse, Response};
-use http::{HeaderValue, StatusCode, header};
+use http::{HeaderMap, HeaderValue, StatusCode, header};
 use serde_json::{Value, json};
 use slipway_api::canonical::Sorted;
 
@@ -189,6 +189,12 @@ impl Status {
         Self::new(StatusCode::GONE, "Expired", message)
     }
 
+    pub fn unsupported_media_type() -> Self {
+        let message =
+            "the body of the request was in an unknown format - accepted media types include: application/json, application/yaml";
+        Self::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "UnsupportedMediaType", message)
+    }
+
     pub fn too_large(message: impl Into<String>) -> Self {
         Self::new(StatusCode::PAYLOAD_TOO_LARGE, "RequestEntityTooLarge", message)
     }
@@ -238,10 +244,19 @@ fn details(group: &str, kind: &str, name: &str) -> Value {
     details
 }
 
+impl Status {
+    /// Those that say in the head what `details` say too.
+    pub fn headers(&self) -> HeaderMap {
+        let seconds = self.details.get("retryAfterSeconds").and_then(Value::as_i64).filter(|seconds| *seconds > 0);
+        seconds.map(|seconds| (header::RETRY_AFTER, HeaderValue::from(seconds))).into_iter().collect()
+    }
+}
+
 impl IntoResponse for Status {
     fn into_response(self) -> Response {
         let mut response = (self.code, self.object().to_string()).into_response();
         response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        response.headers_mut().extend(self.headers());
         response
     }
 }

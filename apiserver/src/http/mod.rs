@@ -2,6 +2,7 @@
 
 pub mod authenticate;
 pub mod authorize;
+pub mod compression;
 pub mod error;
 pub mod health;
 pub mod impersonate;
@@ -21,7 +22,7 @@ use crate::audit;
 use crate::custom_resources;
 use crate::http::authenticate::User;
 use crate::http::error::Status;
-use crate::http::negotiate::Accept;
+use crate::http::negotiate::{Accept, Offer};
 use crate::http::request_info::{RequestInfo, Verb};
 use crate::kind::Strategy;
 use crate::openapi::FieldValidation;
@@ -30,7 +31,7 @@ use crate::verbs;
 use axum::Router;
 use axum::body::Body;
 use axum::extract::{Request, State};
-use axum::response::{IntoResponse, Response};
+use axum::response::Response;
 use bytes::Bytes;
 use futures::FutureExt;
 use http::header;
@@ -65,7 +66,16 @@ impl Call {
     }
 
     pub fn accept(&self) -> Result<Accept, Status> {
-        Accept::parse(&self.parts.headers)
+        Accept::parse(&self.parts.headers, self.offer())
+    }
+
+    fn offer(&self) -> Offer {
+        let names = self.strategy.names();
+        // A review is called with another kind's strategy. Those that are only written have no columns.
+        let own = self.info.resource == names.plural;
+        let table = own && !matches!(self.info.subresource.as_str(), "binding" | "eviction" | "token");
+        let protobuf = !own || protobuf::of_strategy(&*self.strategy).is_some();
+        Offer { protobuf, table, stream: self.info.verb == Verb::Watch }
     }
 
     /// Of the body that `read_body` hands out.
@@ -90,6 +100,9 @@ impl Call {
     pub async fn read_body(&self) -> Result<Bytes, Status> {
         let body = limits::read(self.take_body()).await?;
         if self.is_protobuf() && !body.is_empty() {
+            if !self.offer().protobuf {
+                return Err(Status::unsupported_media_type());
+            }
             let body: Bytes = protobuf::decode(&body)?.to_string().into();
             audit::request_body(&body, "application/json");
             return Ok(body);
@@ -119,13 +132,14 @@ async fn handle(State(server): State<Arc<ApiServer>>, request: Request) -> Respo
     let info = RequestInfo::parse(&parts.method, &parts.uri);
     let span = tracing::debug_span!("request", verb = info.verb.as_str(), path = info.path, user = tracing::field::Empty);
     let start = Instant::now();
+    let reader = respond::Reader::of(&parts.headers);
     let record = audit::Record::begin(&server, &parts, &info);
     let answer = AssertUnwindSafe(answer(Arc::clone(&server), info.clone(), parts, body, &record)).catch_unwind();
     let (answered, notes) = notes::gather(record.scope(answer.instrument(span.clone()))).await;
     record.annotate(notes.annotations);
     let refused = |status: Status| {
         record.refused(&status);
-        status.into_response()
+        reader.status(&status)
     };
     let mut response = match answered {
         Ok(Ok(response)) => record.respond(response, false),
@@ -135,6 +149,9 @@ async fn handle(State(server): State<Arc<ApiServer>>, request: Request) -> Respo
             record.respond(refused(Status::internal(&Panicked(text_of(&*panic)))), true)
         }
     };
+    if info.is_resource && !info.is_long_running() && reader.gzip {
+        response = compression::whole(response).await;
+    }
     notes.warnings.iter().for_each(|warning| respond::warn(&mut response, warning));
     let took = start.elapsed();
     server.metrics.answered(&server, &info, response.status(), took);

@@ -1,14 +1,41 @@
 //! Objects, written out in the form that the client accepts.
 
 use crate::http::Call;
+use crate::http::compression;
 use crate::http::error::Status;
-use crate::http::negotiate::{Accept, Form, Media};
+use crate::http::negotiate::{self, Accept, Form, Media, Offer};
+use crate::http::protobuf;
 use crate::table::{self, IncludeObject};
 use axum::body::Body;
-use axum::response::Response;
+use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
-use http::{HeaderValue, StatusCode, header};
+use http::{HeaderMap, HeaderValue, StatusCode, header};
 use serde_json::{Value, json};
+
+/// What is kept of a request's head for an answer that is not a verb's own.
+pub struct Reader {
+    media: Media,
+    pub gzip: bool,
+}
+
+impl Reader {
+    pub fn of(headers: &HeaderMap) -> Self {
+        let media = Accept::parse(headers, Offer { table: true, ..Offer::PLAIN }).map_or(Media::Json, |accept| accept.media);
+        Reader { media, gzip: compression::is_accepted(headers) }
+    }
+
+    /// A refusal, in the client's language.
+    pub fn status(&self, status: &Status) -> Response {
+        match self.media {
+            Media::Json => status.clone().into_response(),
+            media => {
+                let mut response = value(Accept { media, ..Accept::JSON }, status.code, &status.object());
+                response.headers_mut().extend(status.headers());
+                response
+            }
+        }
+    }
+}
 
 /// One object of the call's kind, as object, Table or metadata.
 pub fn object(call: &Call, code: StatusCode, object: &Value, warnings: &[String]) -> Result<Response, Status> {
@@ -16,9 +43,10 @@ pub fn object(call: &Call, code: StatusCode, object: &Value, warnings: &[String]
     let mut response = match accept.form {
         Form::Object => value(accept, code, object),
         Form::Metadata => value(accept, code, &table::partial(object)),
+        Form::MetadataList => return Err(not_a_list(call.strategy.names().kind)),
         Form::Table => {
             let metadata = json!({"resourceVersion": object["metadata"]["resourceVersion"]});
-            let include = IncludeObject::parse(call.info.query.get("includeObject"));
+            let include = IncludeObject::parse(call.info.query.get("includeObject"))?;
             let objects = std::slice::from_ref(object);
             value(accept, code, &table::table(&*call.strategy, objects, metadata, true, include, call.server.now()))
         }
@@ -29,13 +57,33 @@ pub fn object(call: &Call, code: StatusCode, object: &Value, warnings: &[String]
     Ok(response)
 }
 
+pub fn not_a_list(kind: &str) -> Status {
+    negotiate::refused(format!("you requested PartialObjectMetadataList, but the requested object is not a list ({kind})"))
+}
+
 /// Any value, whatever `accept.form` says.
 pub fn value(accept: Accept, code: StatusCode, value: &Value) -> Response {
-    let text = match accept.media {
-        Media::Json => format!("{value}\n"),
-        Media::Yaml => serde_saphyr::to_string(value).unwrap_or_else(|_| format!("{value}\n")),
+    let older;
+    let value = match accept.beta {
+        true => {
+            older = table::beta(value.clone());
+            &older
+        }
+        false => value,
     };
-    bytes(accept.media.content_type(), code, text.into())
+    let written = match accept.media {
+        Media::Json => format!("{value}\n").into(),
+        Media::Yaml => serde_saphyr::to_string(value).unwrap_or_else(|_| format!("{value}\n")).into(),
+        Media::Protobuf => match protobuf::encode(value) {
+            Some(Ok(written)) => written,
+            Some(Err(error)) => return Status::internal(&error).into_response(),
+            None => {
+                let what = "the object does not implement the protobuf marshalling interface and cannot be encoded to a protobuf message";
+                return negotiate::refused(what).into_response();
+            }
+        },
+    };
+    bytes(accept.media.content_type(), code, written)
 }
 
 pub fn bytes(content_type: &'static str, code: StatusCode, bytes: Bytes) -> Response {

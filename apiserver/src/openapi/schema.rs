@@ -247,6 +247,15 @@ impl Schema {
         }
     }
 
+    /// The fields of an object, by name.
+    pub fn fields(&self) -> impl Iterator<Item = (&'static str, Schema)> {
+        let fields: &'static [Field] = match self.shape {
+            Shape::Type(number) => &SCHEMAS.type_of(*number).fields,
+            _ => &[],
+        };
+        fields.iter().map(|field| (&*field.name, Schema { shape: &field.shape, rule: field.rule }))
+    }
+
     /// What the elements of a list are.
     pub fn items(&self) -> Option<Schema> {
         match self.shape {

@@ -104,11 +104,7 @@ pub(crate) fn parse_body(content_type: &str, body: &[u8]) -> Result<Value, Statu
             serde_saphyr::from_slice(body).map_err(|error| unreadable(&error))?
         }
         _ => {
-            return Err(Status::new(
-                StatusCode::UNSUPPORTED_MEDIA_TYPE,
-                "UnsupportedMediaType",
-                "the body of the request was in an unknown format - accepted media types include: application/json, application/yaml",
-            ));
+            return Err(Status::unsupported_media_type());
         }
     };
     if object.is_object() { Ok(object) } else { Err(unreadable(&"the body is not an object")) }

@@ -2,8 +2,8 @@
 
 use crate::http::Call;
 use crate::http::error::Status;
-use crate::http::negotiate::Accept;
-use crate::http::respond;
+use crate::http::negotiate::{Accept, Form, Media};
+use crate::http::{protobuf, respond};
 use crate::kind::Strategy;
 use crate::server::{ApiServer, find};
 use crate::stored::{self, Snapshot};
@@ -19,8 +19,16 @@ pub async fn get(call: Call) -> Result<Response, Status> {
     let entry = find(&snapshot, &*call.strategy, call.namespace(), call.name())
         .ok_or_else(|| Status::not_found(names.group, names.plural, call.name()))?;
     stored::check_readable(entry)?;
-    if call.accept()? == Accept::JSON && names.stored_as.is_none() {
+    let accept = call.accept()?;
+    if accept == Accept::JSON && names.stored_as.is_none() {
         return Ok(respond::bytes("application/json", StatusCode::OK, entry.bytes.clone()));
+    }
+    if let (Some(message), (Media::Protobuf, Form::Object), None) =
+        (protobuf::of_strategy(&*call.strategy), (accept.media, accept.form), names.stored_as)
+    {
+        let object = stored::protobuf(entry, message)?;
+        let body = [protobuf::wrapped(names, false, object.len()), object.to_vec()].concat();
+        return Ok(respond::bytes(protobuf::CONTENT_TYPE, StatusCode::OK, body.into()));
     }
     let object = stored::decode(&*call.strategy, &entry.bytes).map_err(|error| Status::internal(&error))?;
     respond::object(&call, StatusCode::OK, &object, &[])

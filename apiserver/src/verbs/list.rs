@@ -4,9 +4,10 @@
 //! form (Table, metadata, YAML).
 
 use crate::http::Call;
+use crate::http::compression::{self, Object, Wire};
 use crate::http::error::Status;
-use crate::http::negotiate::{Accept, Form};
-use crate::http::respond;
+use crate::http::negotiate::{self, Accept, Form, Media};
+use crate::http::{protobuf, respond};
 use crate::stored::{self, Entry, Snapshot};
 use crate::table::{self, IncludeObject};
 use crate::verbs::list_options::{Continue, ListOptions, Selection, Version, VersionMatch, snapshot};
@@ -37,8 +38,12 @@ pub async fn list(call: Call) -> Result<Response, Status> {
     if page.next.is_some() {
         call.server.cache.pin(&snapshot);
     }
-    let raw = accept == Accept::JSON && call.strategy.names().stored_as.is_none();
-    if raw { Ok(raw_response(&call, page)) } else { shown(&call, accept, &page) }
+    let cached = accept.form == Form::Object && call.strategy.names().stored_as.is_none();
+    match accept.media {
+        Media::Json if cached => Ok(raw_response(&call, page)),
+        Media::Protobuf if cached => protobuf_response(&call, page).await,
+        _ => shown(call, accept, page).await,
+    }
 }
 
 /// The state that is listed, and the revision that the list says it has.
@@ -155,8 +160,19 @@ impl Page {
     }
 }
 
-/// A page in any other form than cached JSON.
-fn shown(call: &Call, accept: Accept, page: &Page) -> Result<Response, Status> {
+/// From so many objects on, a page is brought into its form beside the requests.
+const SHOWN_AT_ONCE_MAX: usize = 200;
+
+/// A page in any other form than the cached ones.
+async fn shown(call: Call, accept: Accept, page: Page) -> Result<Response, Status> {
+    if page.entries.len() <= SHOWN_AT_ONCE_MAX {
+        return show(&call, accept, &page);
+    }
+    let shown = tokio::task::spawn_blocking(move || show(&call, accept, &page)).await;
+    shown.unwrap_or_else(|error| Err(Status::internal(&error)))
+}
+
+fn show(call: &Call, accept: Accept, page: &Page) -> Result<Response, Status> {
     let names = call.strategy.names();
     let objects: Result<Vec<Value>, _> = page.entries.iter().map(|entry| stored::decode(&*call.strategy, &entry.bytes)).collect();
     let objects = objects.map_err(|error| Status::internal(&error))?;
@@ -165,9 +181,15 @@ fn shown(call: &Call, accept: Accept, page: &Page) -> Result<Response, Status> {
             "kind": format!("{}List", names.kind), "apiVersion": names.api_version(),
             "metadata": page.metadata(), "items": objects,
         }),
-        Form::Metadata => table::partial_list(&objects, page.metadata()),
+        Form::MetadataList => table::partial_list(&objects, page.metadata()),
+        Form::Metadata => {
+            let kind = format!("{}List", names.kind);
+            return Err(negotiate::refused(format!(
+                "you requested PartialObjectMetadata, but the requested object is a list ({kind})"
+            )));
+        }
         Form::Table => {
-            let include = IncludeObject::parse(call.info.query.get("includeObject"));
+            let include = IncludeObject::parse(call.info.query.get("includeObject"))?;
             table::table(&*call.strategy, &objects, page.metadata(), true, include, call.server.now())
         }
     };
@@ -182,44 +204,105 @@ fn raw_response(call: &Call, page: Page) -> Response {
         names.api_version(),
         page.metadata()
     );
-    let mut response = Response::new(Body::new(ListBody::new(head.into(), page.entries)));
-    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache, private"));
+    let objects = page.entries.into_iter().map(|entry| Object { bytes: entry.bytes.clone(), entry }).collect();
+    response(call, Wire::Json, head.into(), objects)
+}
+
+/// So many objects are written in protobuf before other requests get a turn.
+const ENCODED_AT_ONCE: usize = 64;
+
+async fn protobuf_response(call: &Call, page: Page) -> Result<Response, Status> {
+    let message = protobuf::of_strategy(&*call.strategy).ok_or_else(Status::no_such_path)?;
+    let metadata = protobuf::list_head(&page.metadata()).map_err(|error| Status::internal(&error))?;
+    let mut objects = Vec::with_capacity(page.entries.len());
+    for (index, entry) in page.entries.into_iter().enumerate() {
+        if index % ENCODED_AT_ONCE == ENCODED_AT_ONCE - 1 {
+            tokio::task::yield_now().await;
+        }
+        objects.push(Object { bytes: stored::protobuf(&entry, message)?, entry });
+    }
+    let items: usize = objects.iter().map(|object| object.bytes.len() + protobuf::within_list(&object.bytes).len()).sum();
+    let mut head = protobuf::wrapped(call.strategy.names(), true, metadata.len() + items);
+    head.extend_from_slice(&metadata);
+    Ok(response(call, Wire::Protobuf, head.into(), objects))
+}
+
+/// The list as it is, or compressed if it is large and the client can read that.
+fn response(call: &Call, wire: Wire, head: Bytes, objects: Vec<Object>) -> Response {
+    let plain = ListBody::new(wire, head, objects);
+    let packed = plain.left > compression::THRESHOLD_BYTES && compression::is_accepted(&call.parts.headers);
+    let body = if packed { plain.compressed() } else { Body::new(plain) };
+    let content_type = match wire {
+        Wire::Json => "application/json",
+        Wire::Protobuf => protobuf::CONTENT_TYPE,
+    };
+    let mut response = Response::new(body);
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache, private"));
+    if packed {
+        headers.insert(header::CONTENT_ENCODING, HeaderValue::from_static("gzip"));
+    }
     response
 }
 
-const TAIL: &[u8] = b"]}\n";
+const JSON_TAIL: &[u8] = b"]}\n";
 
-/// `head`, the entries with commas between them, and the tail, in chunks.
+/// `head`, the objects with what joins them, and the tail, in chunks.
 struct ListBody {
+    wire: Wire,
     head: Bytes,
-    entries: std::vec::IntoIter<Arc<Entry>>,
+    objects: std::vec::IntoIter<Object>,
     first: bool,
     left: usize,
 }
 
 impl ListBody {
-    fn new(head: Bytes, entries: Vec<Arc<Entry>>) -> Self {
-        let objects: usize = entries.iter().map(|entry| entry.bytes.len()).sum();
-        let left = head.len() + objects + entries.len().saturating_sub(1) + TAIL.len();
-        ListBody { head, entries: entries.into_iter(), first: true, left }
+    fn new(wire: Wire, head: Bytes, objects: Vec<Object>) -> Self {
+        let bytes: usize = objects.iter().map(|object| object.bytes.len()).sum();
+        let joints = match wire {
+            Wire::Json => objects.len().saturating_sub(1),
+            Wire::Protobuf => objects.iter().map(|object| protobuf::within_list(&object.bytes).len()).sum(),
+        };
+        let left = head.len() + bytes + joints + tail(wire).len();
+        ListBody { wire, head, objects: objects.into_iter(), first: true, left }
+    }
+
+    /// The first object with the head, and then those that others follow or not.
+    fn compressed(mut self) -> Body {
+        let mut head = BytesMut::from(&self.head[..]);
+        if let Some(first) = self.objects.next() {
+            if self.wire == Wire::Protobuf {
+                self.wire.put_before(&first.bytes, &mut head);
+            }
+            head.put_slice(&first.bytes);
+        }
+        compression::list(self.wire, head.freeze(), self.objects.collect(), tail(self.wire))
     }
 
     fn chunk(&mut self) -> Bytes {
+        let tail = tail(self.wire);
         let mut chunk = BytesMut::with_capacity(CHUNK_BYTES.min(self.left));
         chunk.put(std::mem::take(&mut self.head));
-        while let Some(next) = self.entries.as_slice().first() {
-            if chunk.len() + next.bytes.len() + 1 + TAIL.len() > CHUNK_BYTES && !chunk.is_empty() {
+        while let Some(next) = self.objects.as_slice().first() {
+            if chunk.len() + next.bytes.len() + 6 + tail.len() > CHUNK_BYTES && !chunk.is_empty() {
                 return chunk.freeze();
             }
-            if !std::mem::take(&mut self.first) {
-                chunk.put_u8(b',');
+            if !std::mem::take(&mut self.first) || self.wire == Wire::Protobuf {
+                self.wire.put_before(&next.bytes, &mut chunk);
             }
             chunk.put_slice(&next.bytes);
-            self.entries.next();
+            self.objects.next();
         }
-        chunk.put_slice(TAIL);
+        chunk.put_slice(tail);
         chunk.freeze()
+    }
+}
+
+fn tail(wire: Wire) -> &'static [u8] {
+    match wire {
+        Wire::Json => JSON_TAIL,
+        Wire::Protobuf => b"",
     }
 }
 
@@ -259,12 +342,14 @@ mod tests {
     #[tokio::test]
     async fn the_body_has_the_length_it_says() {
         for sizes in [vec![], vec![10], vec![10, 20], vec![CHUNK_BYTES - 10, 30, 5], vec![3 * CHUNK_BYTES, 1], vec![1000; 300]] {
-            let objects: Vec<Bytes> = sizes.iter().map(|size| Bytes::from("x".repeat(*size))).collect();
-            let body = ListBody::new("{[".into(), objects.iter().cloned().map(entry).collect());
+            let texts: Vec<Bytes> = sizes.iter().map(|size| Bytes::from("x".repeat(*size))).collect();
+            let objects: Vec<Object> =
+                texts.iter().map(|bytes| Object { entry: entry(bytes.clone()), bytes: bytes.clone() }).collect();
+            let body = ListBody::new(Wire::Json, "{[".into(), objects);
             let hint = http_body::Body::size_hint(&body).exact().unwrap();
             let sent = body.collect().await.unwrap().to_bytes();
             assert_eq!(sent.len() as u64, hint);
-            let texts: Vec<&str> = objects.iter().map(|object| std::str::from_utf8(object).unwrap()).collect();
+            let texts: Vec<&str> = texts.iter().map(|text| std::str::from_utf8(text).unwrap()).collect();
             assert_eq!(sent, format!("{{[{}]}}\n", texts.join(",")));
         }
     }

@@ -1,10 +1,11 @@
-//! WATCH: the changes of what a list would show, one JSON document a line.
+//! WATCH: the changes of what a list would show, one JSON document a line, or one frame of protobuf each.
 //!
-//! A change is encoded once for all watchers that ask for plain JSON; they only copy the bytes.
+//! A change is encoded once for all watchers that ask for the object as it is; they only copy the bytes.
 
 use crate::http::Call;
 use crate::http::error::Status;
-use crate::http::negotiate::Form;
+use crate::http::negotiate::{Accept, Form, Media};
+use crate::http::{protobuf, respond};
 use crate::kind::Strategy;
 use crate::server::ApiServer;
 use crate::stored::{self, Attributes, Change, Entry};
@@ -41,8 +42,8 @@ enum Type {
 
 impl Type {
     /// The slot in `Change::encoded`.
-    fn slot(self) -> usize {
-        self as usize
+    fn slot(self, media: Media) -> usize {
+        self as usize + if media == Media::Protobuf { 3 } else { 0 }
     }
 
     fn as_str(self) -> &'static str {
@@ -55,7 +56,11 @@ impl Type {
 }
 
 pub async fn watch(call: Call) -> Result<Response, Status> {
-    let form = call.accept()?.form;
+    let accept = call.accept()?;
+    if accept.form == Form::MetadataList {
+        return Err(respond::not_a_list(call.strategy.names().kind));
+    }
+    let include = IncludeObject::parse(call.info.query.get("includeObject"))?;
     let options = ListOptions::parse(&call.info.query, &*call.strategy)?;
     let selection = Selection::new(&call.strategy, call.info.namespace.as_deref(), &options);
     let opened = open(&call, &options, &selection).await;
@@ -68,8 +73,9 @@ pub async fn watch(call: Call) -> Result<Response, Status> {
         shown: Shown {
             strategy: Arc::clone(&call.strategy),
             server: Arc::clone(&call.server),
-            form,
-            include: IncludeObject::parse(call.info.query.get("includeObject")),
+            accept,
+            message: protobuf::of_strategy(&*call.strategy).filter(|_| accept.media == Media::Protobuf),
+            include,
             headers: true,
         },
         selection,
@@ -84,7 +90,11 @@ pub async fn watch(call: Call) -> Result<Response, Status> {
         Some((Ok::<_, Infallible>(bytes), more.then_some(stream)))
     });
     let mut response = Response::new(Body::from_stream(frames));
-    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    let content_type = match accept.media {
+        Media::Protobuf => protobuf::WATCH_CONTENT_TYPE,
+        _ => "application/json",
+    };
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
     response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache, private"));
     Ok(response)
 }
@@ -220,7 +230,7 @@ fn type_of(change: &Change, selection: &Selection) -> Option<Type> {
 fn initial_chunk(entries: &mut std::vec::IntoIter<Arc<Entry>>, shown: &mut Shown) -> Bytes {
     let mut chunk = BytesMut::with_capacity(CHUNK_BYTES);
     for entry in entries.by_ref() {
-        shown.event(&mut chunk, Type::Added, &entry.bytes);
+        shown.entry(&mut chunk, Type::Added, &entry);
         if chunk.len() >= CHUNK_BYTES {
             break;
         }
@@ -232,55 +242,86 @@ fn initial_chunk(entries: &mut std::vec::IntoIter<Arc<Entry>>, shown: &mut Shown
 struct Shown {
     strategy: Arc<dyn Strategy>,
     server: Arc<ApiServer>,
-    form: Form,
+    accept: Accept,
+    /// Where objects are sent in protobuf.
+    message: Option<&'static protobuf::Message>,
     include: IncludeObject,
     /// Whether the next Table is the first, which alone tells the columns.
     headers: bool,
 }
 
 impl Shown {
+    /// Whether objects are sent as the cache has them.
     fn is_raw(&self) -> bool {
-        self.form == Form::Object && self.strategy.names().stored_as.is_none()
+        self.accept.form == Form::Object && self.strategy.names().stored_as.is_none()
     }
 
     fn change(&mut self, change: &Change, type_: Type) -> Bytes {
         if let Err(status) = stored::check_readable(&change.now) {
             return self.error(&status);
         }
-        // What ceased to match is shown as it last matched, at the revision of the change.
-        let content = match (&change.before, type_, change.deleted) {
-            (Some(before), Type::Deleted, false) => stored::with_revision(&before.bytes, change.revision),
-            _ => change.now.bytes.clone(),
-        };
-        let raw = self.is_raw();
-        let mut encode = || {
-            let mut bytes = BytesMut::with_capacity(content.len() + 40);
-            self.event(&mut bytes, type_, &content);
-            bytes.freeze()
-        };
-        if raw {
-            return change.encoded[type_.slot()].get_or_init(encode).clone();
+        let slot = self.is_raw().then(|| &change.encoded[type_.slot(self.accept.media)]);
+        if let Some(encoded) = slot.and_then(std::sync::OnceLock::get) {
+            return encoded.clone();
         }
-        encode()
+        let mut bytes = BytesMut::with_capacity(change.now.bytes.len() + 40);
+        match (&change.before, type_, change.deleted) {
+            // What ceased to match is shown as it last matched, at the revision of the change.
+            (Some(before), Type::Deleted, false) => {
+                self.event(&mut bytes, type_, &stored::with_revision(&before.bytes, change.revision));
+            }
+            _ => self.entry(&mut bytes, type_, &change.now),
+        }
+        let bytes = bytes.freeze();
+        slot.map_or(bytes.clone(), |slot| slot.get_or_init(|| bytes).clone())
     }
 
-    fn event(&mut self, out: &mut BytesMut, type_: Type, object: &Bytes) {
-        out.put_slice(b"{\"type\":\"");
-        out.put_slice(type_.as_str().as_bytes());
-        out.put_slice(b"\",\"object\":");
-        if self.is_raw() {
-            out.put_slice(object);
-        } else {
-            let object = stored::decode(&*self.strategy, object).unwrap_or_default();
-            out.put_slice(self.show(object).to_string().as_bytes());
+    fn entry(&mut self, out: &mut BytesMut, type_: Type, entry: &Entry) {
+        match self.message.filter(|_| self.is_raw()) {
+            None => self.event(out, type_, &entry.bytes),
+            Some(message) => match stored::protobuf(entry, message) {
+                Ok(object) => self.raw_protobuf(out, type_, &object),
+                Err(status) => out.put(self.error(&status)),
+            },
         }
-        out.put_slice(b"}\n");
+    }
+
+    fn raw_protobuf(&self, out: &mut BytesMut, type_: Type, object: &[u8]) {
+        let head = protobuf::wrapped(self.strategy.names(), false, object.len());
+        out.put(protobuf::watch_event(type_.as_str(), &head, object));
+    }
+
+    /// An event of an object's JSON.
+    fn event(&mut self, out: &mut BytesMut, type_: Type, object: &Bytes) {
+        if self.is_raw() && self.accept.media == Media::Json {
+            out.put_slice(b"{\"type\":\"");
+            out.put_slice(type_.as_str().as_bytes());
+            out.put_slice(b"\",\"object\":");
+            out.put_slice(object);
+            out.put_slice(b"}\n");
+            return;
+        }
+        let object = stored::decode(&*self.strategy, object).unwrap_or_default();
+        let shown = self.show(object);
+        out.put(self.value(type_.as_str(), shown));
+    }
+
+    fn value(&self, type_: &str, object: Value) -> Bytes {
+        let object = if self.accept.beta { table::beta(object) } else { object };
+        if self.accept.media != Media::Protobuf {
+            return format!("{}\n", json!({"type": type_, "object": object})).into();
+        }
+        match protobuf::encode(&object) {
+            Some(Ok(body)) => protobuf::watch_event(type_, &[], &body),
+            // What is shown here always has a message.
+            _ => Bytes::new(),
+        }
     }
 
     fn show(&mut self, object: Value) -> Value {
-        match self.form {
+        match self.accept.form {
             Form::Object => object,
-            Form::Metadata => table::partial(&object),
+            Form::Metadata | Form::MetadataList => table::partial(&object),
             Form::Table => {
                 let metadata = json!({"resourceVersion": object["metadata"]["resourceVersion"]});
                 let headers = std::mem::take(&mut self.headers);
@@ -296,9 +337,11 @@ impl Shown {
         if initial_end {
             metadata["annotations"] = json!({"k8s.io/initial-events-end": "true"});
         }
-        let object = match self.form {
+        let object = match self.accept.form {
             Form::Object => json!({"kind": names.kind, "apiVersion": names.api_version(), "metadata": metadata}),
-            Form::Metadata => json!({"kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1", "metadata": metadata}),
+            Form::Metadata | Form::MetadataList => {
+                json!({"kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1", "metadata": metadata})
+            }
             Form::Table => json!({
                 "kind": "Table", "apiVersion": "meta.k8s.io/v1", "metadata": {"resourceVersion": revision.to_string()},
                 "columnDefinitions": null,
@@ -307,10 +350,10 @@ impl Shown {
                 }}],
             }),
         };
-        format!("{}\n", json!({"type": "BOOKMARK", "object": object})).into()
+        self.value("BOOKMARK", object)
     }
 
     fn error(&self, status: &Status) -> Bytes {
-        format!("{}\n", json!({"type": "ERROR", "object": status.object()})).into()
+        self.value("ERROR", status.object())
     }
 }

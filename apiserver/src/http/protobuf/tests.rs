@@ -1,5 +1,8 @@
+use super::decode::{int_or_string, read, time};
 use super::*;
+use crate::openapi::schema::{Schema, Shape};
 use proptest::prelude::*;
+use serde_json::{Value, json};
 
 /// Writes a field whose value is bytes.
 fn part(number: u8, bytes: &[u8]) -> Vec<u8> {
@@ -60,15 +63,130 @@ fn what_is_not_protobuf_is_refused() {
     assert!((5..cut.len() - 6).all(|len| read(&cut[..len]).is_err() || read(&cut[..len]).unwrap().is_object()));
 }
 
-#[test]
-fn every_type_that_is_named_is_there() {
-    for (name, message) in MESSAGES.iter() {
-        for field in message.values() {
-            if let Type::Message(inner) = &field.type_ {
-                assert!(MESSAGES.contains_key(inner), "{name}.{} has the unknown type {inner}", field.name);
-            }
-        }
+/// A value in which every field is set that the schema knows; `seen` ends what goes round.
+fn full(schema: Schema, seen: &mut Vec<*const Shape>) -> Value {
+    let shape: *const Shape = schema.shape();
+    if seen.iter().filter(|other| **other == shape).count() > 1 {
+        return Value::Null;
     }
+    seen.push(shape);
+    let value = match schema.shape() {
+        Shape::Text => "text".into(),
+        Shape::Choice(choices) => (*choices[0]).into(),
+        Shape::Bytes => "AQL/".into(),
+        Shape::Bool => true.into(),
+        Shape::Int32 => (-7).into(),
+        Shape::Int64 => (1_i64 << 40).into(),
+        Shape::Float => 1.5.into(),
+        Shape::Time => "2026-01-02T03:04:05Z".into(),
+        Shape::MicroTime => "2026-01-02T03:04:05.000006Z".into(),
+        Shape::Quantity => "1500m".into(),
+        Shape::IntOrText => "50%".into(),
+        Shape::Any => json!({"type": "string"}),
+        Shape::Type(_) => {
+            let fields = schema.fields().map(|(name, field)| (name.to_owned(), full(field, seen)));
+            Value::Object(fields.filter(|(_, value)| !value.is_null()).collect())
+        }
+        Shape::List(_) => match schema.items().map(|items| full(items, seen)) {
+            Some(item) if !item.is_null() => json!([item.clone(), item]),
+            _ => Value::Null,
+        },
+        Shape::Map(_) => match schema.field("any").map(|value| full(value, seen)) {
+            Some(value) if !value.is_null() => json!({"one": value.clone(), "two": value}),
+            _ => Value::Null,
+        },
+    };
+    seen.pop();
+    value
+}
+
+fn check_round_trip(object: &Value) {
+    let body = encode(object).expect("the kind has a message").expect("it is written");
+    let back = read(&body).unwrap();
+    assert!(back == *object, "{}", differences("", object, &back).join("\n"));
+}
+
+fn differences(path: &str, one: &Value, other: &Value) -> Vec<String> {
+    match (one, other) {
+        (Value::Object(fields), Value::Object(others)) => {
+            let names: std::collections::BTreeSet<&String> = fields.keys().chain(others.keys()).collect();
+            names.into_iter().flat_map(|name| differences(&format!("{path}.{name}"), &one[name], &other[name])).collect()
+        }
+        (Value::Array(items), Value::Array(others)) if items.len() == others.len() => {
+            items.iter().zip(others).flat_map(|(one, other)| differences(&format!("{path}[]"), one, other)).collect()
+        }
+        _ if one == other => vec![],
+        _ => vec![format!("{path}: {one} came back as {other}")],
+    }
+}
+
+#[test]
+fn every_field_of_every_kind_comes_back() {
+    let mut kinds = 0;
+    for strategy in crate::resources::builtin() {
+        let names = strategy.names();
+        if of_strategy(&*strategy).is_none() {
+            assert_eq!(names.group, "slipway.dev", "{} has no message in fields.txt", names.kind);
+            continue;
+        }
+        let mut object = full(Schema::of(&strategy.schema_name()).unwrap(), &mut vec![]);
+        object["kind"] = names.kind.into();
+        object["apiVersion"] = names.api_version().into();
+        check_round_trip(&object);
+        let list = json!({
+            "kind": format!("{}List", names.kind), "apiVersion": names.api_version(),
+            "metadata": {"resourceVersion": "7", "continue": "x", "remainingItemCount": 3}, "items": [object, object],
+        });
+        let mut back = list.clone();
+        back["items"].as_array_mut().unwrap().iter_mut().for_each(|item| {
+            item.as_object_mut().unwrap().retain(|field, _| !["kind", "apiVersion"].contains(&field.as_str()));
+        });
+        assert!(read(&encode(&list).unwrap().unwrap()).unwrap() == back, "{}List", names.kind);
+        kinds += 1;
+    }
+    assert!(kinds > 20, "only {kinds} kinds");
+}
+
+#[test]
+fn the_types_of_the_machinery_come_back() {
+    check_round_trip(&crate::http::error::Status::not_found("apps", "deployments", "web").object());
+    check_round_trip(&json!({"kind": "APIVersions", "apiVersion": "v1", "versions": ["v1"],
+        "serverAddressByClientCIDRs": [{"clientCIDR": "0.0.0.0/0", "serverAddress": "10.0.0.1:443"}]}));
+    check_round_trip(&json!({"kind": "APIResourceList", "apiVersion": "v1", "groupVersion": "apps/v1", "resources": [{
+        "name": "deployments", "singularName": "deployment", "namespaced": true, "kind": "Deployment", "verbs": ["get", "list"]}]}));
+    check_round_trip(&json!({"kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1", "metadata": {"name": "x"}}));
+    check_round_trip(&json!({"kind": "Scale", "apiVersion": "autoscaling/v1", "metadata": {"name": "x"},
+        "spec": {"replicas": 3}, "status": {"replicas": 0, "selector": "a=b"}}));
+}
+
+#[test]
+fn what_was_meant_to_be_empty_stays_so() {
+    check_round_trip(&json!({"kind": "PersistentVolumeClaim", "apiVersion": "v1", "metadata": {"name": "x"},
+        "spec": {"storageClassName": "", "resources": {}}, "status": {}}));
+    check_round_trip(&json!({"kind": "Job", "apiVersion": "batch/v1", "metadata": {},
+        "spec": {"parallelism": 0, "suspend": false, "template": {"metadata": {}, "spec": {"containers": [{"name": "", "resources": {}}]}}}}));
+}
+
+#[test]
+fn a_kind_of_another_group_is_not_taken_for_one_of_these() {
+    assert!(encode(&json!({"kind": "Deployment", "apiVersion": "apps.example.com/v1"})).is_none());
+    assert!(encode(&json!({"kind": "Widget", "apiVersion": "v1"})).is_none());
+    assert!(encode(&json!({"kind": "Pod", "apiVersion": "v1", "spec": []})).unwrap().is_err());
+    assert!(encode(&json!({"kind": "Secret", "apiVersion": "v1", "data": {"key": "not base64!"}})).unwrap().is_err());
+}
+
+#[test]
+fn a_watch_event_is_framed() {
+    let pod = find("v1", "Pod").unwrap();
+    let raw = of_entry(pod, br#"{"kind":"Pod","apiVersion":"v1","metadata":{"name":"x"}}"#).unwrap();
+    let names =
+        crate::resources::builtin().into_iter().find(|kind| kind.names().kind == "Pod").map(|kind| *kind.names()).unwrap();
+    let event = watch_event("ADDED", &wrapped(&names, false, raw.len()), &raw);
+    assert_eq!(u32::from_be_bytes(event[..4].try_into().unwrap()) as usize, event.len() - 4);
+    let object = [wrapped(&names, false, raw.len()), raw.to_vec()].concat();
+    let expected = [part(1, b"ADDED"), part(2, &part(1, &object))].concat();
+    assert_eq!(event[4..], expected);
+    assert_eq!(read(&object).unwrap()["metadata"]["name"], "x");
 }
 
 proptest! {
@@ -76,5 +194,23 @@ proptest! {
     fn no_body_makes_it_panic(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
         let _ = read(&[MAGIC, &bytes].concat());
         let _ = read(&envelope("v1", "Pod", &bytes[..bytes.len().min(100)]));
+    }
+
+    /// Schemas of custom resources contain each other.
+    #[test]
+    fn deep_nesting_is_refused(depth in 0usize..2000) {
+        let mut schema: Vec<u8> = vec![];
+        for _ in 0..depth {
+            let mut outer = vec![];
+            wire::Write::bytes(&mut outer, 28, &schema);
+            schema = outer;
+        }
+        let mut body = MAGIC.to_vec();
+        wire::Write::nested(&mut body, 1, |out| {
+            wire::Write::bytes(out, 1, b"apiextensions.k8s.io/v1");
+            wire::Write::bytes(out, 2, b"JSONSchemaProps");
+        });
+        wire::Write::bytes(&mut body, 2, &schema);
+        prop_assert_eq!(read(&body).is_ok(), depth <= DEPTH_MAX);
     }
 }

@@ -7,5 +7,5 @@ mod compression;
 mod encryption;
 mod hostile_routes;
 mod patching;
-mod rbac;
 mod protobuf;
+mod rbac;

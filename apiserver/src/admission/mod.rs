@@ -7,6 +7,7 @@ mod allocation;
 mod certificate;
 mod default_toleration_seconds;
 mod node_restriction;
+mod pod_security;
 mod priority;
 mod requestor;
 mod reservations;
@@ -73,6 +74,7 @@ trait Plugin: Send + Sync {
 static PLUGINS: &[&dyn Plugin] = &[
     &service_account::ServiceAccount,
     &node_restriction::NodeRestriction,
+    &pod_security::PodSecurity,
     &requestor::Requestor,
     &certificate::Certificate,
     &priority::Priority,

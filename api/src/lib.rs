@@ -9,6 +9,7 @@ pub mod name;
 pub mod owner;
 pub mod pod;
 pub mod quantity;
+pub mod quota;
 pub mod selector;
 pub mod slipway;
 pub mod toleration;

@@ -5,18 +5,25 @@
 
 mod allocation;
 mod certificate;
+mod default_class;
 mod default_toleration_seconds;
+mod limit_ranger;
 mod node_restriction;
 mod pod_security;
 mod priority;
 mod requestor;
 mod reservations;
+mod resource_quota;
+mod runtime_class;
 mod service_account;
+mod storage_protection;
+mod volume_claim_resize;
 
 pub use allocation::repair;
 pub use certificate::check_signer;
 pub use node_restriction::{check_eviction, check_token};
 pub use reservations::Reservations;
+pub use resource_quota::Charging;
 
 use crate::http::authenticate::User;
 use crate::http::error::{Status, qualified};
@@ -70,8 +77,10 @@ trait Plugin: Send + Sync {
     }
 }
 
-/// In the order of kube-apiserver; allocation comes last, when nothing else refuses the object any more.
+/// In the order of kube-apiserver; allocation comes last, when nothing else refuses the object any more. What is used is
+/// charged to quotas after all of them (see `charge`).
 static PLUGINS: &[&dyn Plugin] = &[
+    &limit_ranger::LimitRanger,
     &service_account::ServiceAccount,
     &node_restriction::NodeRestriction,
     &pod_security::PodSecurity,
@@ -79,6 +88,11 @@ static PLUGINS: &[&dyn Plugin] = &[
     &certificate::Certificate,
     &priority::Priority,
     &default_toleration_seconds::DefaultTolerationSeconds,
+    &default_class::DefaultStorageClass,
+    &storage_protection::StorageObjectInUseProtection,
+    &volume_claim_resize::PersistentVolumeClaimResize,
+    &runtime_class::RuntimeClass,
+    &default_class::DefaultIngressClass,
     &allocation::Allocation,
 ];
 
@@ -106,6 +120,12 @@ pub async fn validate(context: &AdmissionContext<'_>, object: &Value) -> Result<
         plugin.validate(context, object).await?;
     }
     Ok(())
+}
+
+/// Charges what the object uses to the quotas of its namespace: after all have been asked, as the last thing before the
+/// object is stored.
+pub async fn charge(context: &AdmissionContext<'_>, object: &Value, reservations: &mut Reservations) -> Result<(), Status> {
+    resource_quota::charge(context, object, reservations).await
 }
 
 /// Is told of every update and deletion that was stored: gives back what the old object held and the new one does not.

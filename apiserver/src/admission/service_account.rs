@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use std::time::Duration;
 
 const DEFAULT: &str = "default";
+const MIRROR: &str = "kubernetes.io/config.mirror";
 const VOLUME_PREFIX: &str = "kube-api-access-";
 const MOUNT_PATH: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
 /// A little over an hour: it tells these tokens from those that somebody asked for by hand, as in Kubernetes.
@@ -27,7 +28,7 @@ impl Plugin for ServiceAccount {
         object: &mut Value,
         _reservations: &mut Reservations,
     ) -> Result<(), Status> {
-        let mirror = object["metadata"]["annotations"].get("kubernetes.io/config.mirror").is_some();
+        let mirror = object["metadata"]["annotations"].get(MIRROR).is_some();
         if !context.writes("", "pods", &[Operation::Create]) || mirror || !object["spec"].is_object() {
             return Ok(());
         }
@@ -43,6 +44,42 @@ impl Plugin for ServiceAccount {
         apply(object, &name, &account);
         Ok(())
     }
+
+    /// A mirror pod is a node's own: what it runs is known there and not here, and it gets nothing that the API keeps.
+    async fn validate(&self, context: &AdmissionContext<'_>, object: &Value) -> Result<(), Status> {
+        let mirror = object["metadata"]["annotations"].get(MIRROR).is_some();
+        match mirrored(object).filter(|_| mirror && context.writes("", "pods", &[Operation::Create])) {
+            Some(why) => Err(context.forbidden(object, why)),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Why the pod cannot be a mirror pod.
+fn mirrored(pod: &Value) -> Option<&'static str> {
+    let spec = &pod["spec"];
+    if spec["serviceAccountName"].as_str().is_some_and(|name| !name.is_empty()) {
+        return Some("a mirror pod may not reference service accounts");
+    }
+    let volumes = || spec["volumes"].as_array().into_iter().flatten();
+    let sources = || volumes().flat_map(|volume| volume["projected"]["sources"].as_array().into_iter().flatten());
+    let lists = ["containers", "initContainers", "ephemeralContainers"];
+    let mut containers = lists.into_iter().flat_map(|list| spec[list].as_array().into_iter().flatten());
+    let reads_secret = |container: &Value| {
+        let uses = |list: &str, pointer: &str| {
+            container[list].as_array().into_iter().flatten().any(|item| item.pointer(pointer).is_some())
+        };
+        uses("env", "/valueFrom/secretKeyRef") || uses("envFrom", "/secretRef")
+    };
+    let secrets = volumes().any(|volume| volume.get("secret").is_some())
+        || sources().any(|source| source.get("secret").is_some())
+        || spec["imagePullSecrets"].as_array().is_some_and(|secrets| !secrets.is_empty())
+        || containers.any(reads_secret);
+    if secrets {
+        return Some("a mirror pod may not reference secrets");
+    }
+    let token = sources().any(|source| source.get("serviceAccountToken").is_some());
+    token.then_some("a mirror pod may not use ServiceAccountToken volume projections")
 }
 
 async fn find(context: &AdmissionContext<'_>, name: &str) -> Result<Option<Value>, Status> {

@@ -13,8 +13,8 @@ mod endpoint_slice;
 mod endpoints;
 pub mod event;
 mod fill;
-mod ingress;
-mod ingress_class;
+pub mod ingress;
+pub mod ingress_class;
 mod job;
 mod lease;
 mod limit_range;
@@ -24,7 +24,7 @@ mod node;
 mod node_class;
 mod node_pool;
 mod persistent_volume;
-mod persistent_volume_claim;
+pub mod persistent_volume_claim;
 pub mod pod;
 mod pod_disruption_budget;
 mod pod_template;
@@ -39,7 +39,7 @@ mod secret;
 mod service;
 mod service_account;
 mod show;
-mod storage_class;
+pub mod storage_class;
 
 pub fn builtin() -> Vec<Arc<dyn Strategy>> {
     vec![

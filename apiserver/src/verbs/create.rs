@@ -1,6 +1,6 @@
 //! POST: creates an object.
 
-use crate::admission::{self, AdmissionContext, Operation};
+use crate::admission::{self, AdmissionContext, Operation, Reservations};
 use crate::http::Call;
 use crate::http::error::Status;
 use crate::http::respond;
@@ -78,8 +78,8 @@ pub(crate) async fn create_tracked(target: &Target<'_>, tracking: Tracking<'_>, 
     if let Tracking::By(manager) = tracking {
         tracking::update(target.server, strategy, (manager, ""), None, &mut object);
     }
-    let reservations = admission::admit(&context, &mut object).await?;
-    let created = store(target, &context, object, generated).await;
+    let mut reservations = admission::admit(&context, &mut object).await?;
+    let created = store(target, &context, object, generated, &mut reservations).await;
     match &created {
         Ok(_) if !target.dry_run => reservations.keep(),
         _ => reservations.release().await,
@@ -88,7 +88,13 @@ pub(crate) async fn create_tracked(target: &Target<'_>, tracking: Tracking<'_>, 
 }
 
 /// What follows admission: the kind's preparation and validation, and the store.
-async fn store(target: &Target<'_>, context: &AdmissionContext<'_>, mut object: Value, generated: bool) -> Result<Value, Status> {
+async fn store(
+    target: &Target<'_>,
+    context: &AdmissionContext<'_>,
+    mut object: Value,
+    generated: bool,
+    reservations: &mut Reservations,
+) -> Result<Value, Status> {
     let strategy = target.strategy;
     strategy.fill_defaults(&mut object);
     object_meta::prepare_create(&mut object, target.server.now());
@@ -107,6 +113,7 @@ async fn store(target: &Target<'_>, context: &AdmissionContext<'_>, mut object: 
             return Err(target.invalid(&errors));
         }
         admission::validate(context, &object).await?;
+        admission::charge(context, &object, reservations).await?;
         match write(&target, &mut object).await {
             Err(status) if generated && status.reason == "AlreadyExists" => {}
             Err(status) => return Err(status),

@@ -1,6 +1,6 @@
 //! PUT: replaces an object, or its status.
 
-use crate::admission::{self, AdmissionContext, Operation};
+use crate::admission::{self, AdmissionContext, Operation, Reservations};
 use crate::http::Call;
 use crate::http::error::Status;
 use crate::http::respond;
@@ -71,14 +71,14 @@ pub(crate) async fn replace(
     if let Tracking::By(manager) = tracking {
         tracking::update(target.server, strategy, (manager, part.subresource()), Some(&old), &mut new);
     }
-    let reservations = admission::admit(&context(target, part, &old), &mut new).await?;
+    let mut reservations = admission::admit(&context(target, part, &old), &mut new).await?;
     // Nothing of it concerns the kind, and it is as large as the rest.
     let (old_owners, owners) = (take_entries(&mut old), take_entries(&mut new));
     let prepared = prepare(target, part, &old, &mut new);
     put_entries(&mut old, old_owners);
     put_entries(&mut new, owners);
     let step = match prepared {
-        Ok(()) => admission::validate(&context(target, part, &old), &new).await.map(|()| finish(target, &old, new)),
+        Ok(()) => accept(&context(target, part, &old), &new, &mut reservations).await.map(|()| finish(target, &old, new)),
         Err(status) => Err(status),
     };
     match step {
@@ -102,6 +102,11 @@ fn context<'a>(target: &Target<'a>, part: Part, old: &'a Value) -> AdmissionCont
         old: Some(old),
         dry_run: target.dry_run,
     }
+}
+
+async fn accept(context: &AdmissionContext<'_>, new: &Value, reservations: &mut Reservations) -> Result<(), Status> {
+    admission::validate(context, new).await?;
+    admission::charge(context, new, reservations).await
 }
 
 /// The kind's own preparation and validation.

@@ -72,7 +72,7 @@ fn labels(object: &Value) -> BTreeMap<String, String> {
 fn policy(context: &AdmissionContext<'_>) -> (Policy, Vec<Invalid>) {
     let snapshot = context.server.snapshot();
     let entry = context.server.strategy("", "v1", "namespaces");
-    let entry = entry.and_then(|strategy| find(&snapshot, &**strategy, "", context.namespace));
+    let entry = entry.and_then(|strategy| find(&snapshot, &*strategy, "", context.namespace));
     entry.map(|entry| Policy::of(&entry.attributes.labels)).unwrap_or_default()
 }
 
@@ -177,7 +177,7 @@ fn namespace(context: &AdmissionContext<'_>, object: &Value) -> Result<(), Statu
 
 fn existing(server: &ApiServer, namespace: &str, standard: Standard) -> Vec<String> {
     let Some(strategy) = server.strategy("", "v1", "pods") else { return vec![] };
-    let strategy: &dyn Strategy = &**strategy;
+    let strategy: &dyn Strategy = &*strategy;
     let snapshot = server.snapshot();
     let prefix = stored::prefix(strategy.names(), Some(namespace));
     let pods: Vec<Value> =

@@ -82,9 +82,7 @@ impl Policy {
         let mut errors = vec![];
         let label = |mode: &str| labels.get(&format!("{PREFIX}{mode}"));
         let mut level = |mode: &str, otherwise: Level| {
-            label(mode).map(|text| {
-                Level::parse(text).ok_or(otherwise).inspect_err(|_| errors.push(wrong(mode, text, LEVELS)))
-            })
+            label(mode).map(|text| Level::parse(text).ok_or(otherwise).inspect_err(|_| errors.push(wrong(mode, text, LEVELS))))
         };
         let enforce = level("enforce", Level::Restricted);
         let (audit, warn) = (level("audit", Level::Privileged), level("warn", Level::Privileged));
@@ -151,20 +149,35 @@ mod tests {
             text
         };
         assert_eq!(good(&[]), "privileged:latest privileged:latest privileged:latest");
-        assert_eq!(good(&[("enforce", "baseline"), ("enforce-version", "v1.25")]), "baseline:v1.25 privileged:latest baseline:v1.25");
+        assert_eq!(
+            good(&[("enforce", "baseline"), ("enforce-version", "v1.25")]),
+            "baseline:v1.25 privileged:latest baseline:v1.25"
+        );
         assert_eq!(good(&[("enforce", "baseline"), ("warn-version", "v1.9")]), "baseline:latest privileged:latest baseline:v1.9");
-        assert_eq!(good(&[("enforce", "restricted"), ("warn", "baseline")]), "restricted:latest privileged:latest baseline:latest");
+        assert_eq!(
+            good(&[("enforce", "restricted"), ("warn", "baseline")]),
+            "restricted:latest privileged:latest baseline:latest"
+        );
     }
 
     #[test]
     fn what_cannot_be_read_is_enforced_strictly() {
-        let (text, errors) = policy(&[("enforce", "strict"), ("audit", "x"), ("warn", "y"), ("enforce-version", "1.25"), ("warn-version", "v1.05")]);
+        let (text, errors) = policy(&[
+            ("enforce", "strict"),
+            ("audit", "x"),
+            ("warn", "y"),
+            ("enforce-version", "1.25"),
+            ("warn-version", "v1.05"),
+        ]);
         assert_eq!(text, "restricted:latest privileged:latest privileged:latest");
         assert_eq!(errors.len(), 5);
         assert_eq!(
             errors[0],
             "metadata.labels[pod-security.kubernetes.io/enforce]: Invalid value: \"strict\": must be one of privileged, baseline, restricted"
         );
-        assert_eq!(errors[3], "metadata.labels[pod-security.kubernetes.io/enforce-version]: Invalid value: \"1.25\": must be \"latest\" or \"v1.x\"");
+        assert_eq!(
+            errors[3],
+            "metadata.labels[pod-security.kubernetes.io/enforce-version]: Invalid value: \"1.25\": must be \"latest\" or \"v1.x\""
+        );
     }
 }

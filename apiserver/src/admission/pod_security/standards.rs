@@ -121,7 +121,11 @@ static CHECKS: &[Check] = &[
     restricted("restrictedVolumes", &[(0, restricted::volumes)], "hostPathVolumes"),
     restricted("runAsNonRoot", &[(0, restricted::non_root_0), (35, restricted::non_root_35)], ""),
     restricted("runAsUser", &[(23, restricted::user_23), (35, restricted::user_35)], ""),
-    restricted("seccompProfile_restricted", &[(19, restricted::seccomp_19), (25, restricted::seccomp_25)], "seccompProfile_baseline"),
+    restricted(
+        "seccompProfile_restricted",
+        &[(19, restricted::seccomp_19), (25, restricted::seccomp_25)],
+        "seccompProfile_baseline",
+    ),
 ];
 
 /// All that keeps the pod from being of the standard.

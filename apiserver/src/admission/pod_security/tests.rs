@@ -52,7 +52,10 @@ fn a_plain_pod_is_baseline_and_not_restricted() {
 #[test]
 fn each_check_of_the_baseline_names_what_is_wrong() {
     let cases = [
-        (json!({"hostNetwork": true, "hostPID": true, "hostIPC": true}), "host namespaces (hostNetwork=true, hostPID=true, hostIPC=true)"),
+        (
+            json!({"hostNetwork": true, "hostPID": true, "hostIPC": true}),
+            "host namespaces (hostNetwork=true, hostPID=true, hostIPC=true)",
+        ),
         (
             json!({"volumes": [{"name": "a", "hostPath": {"path": "/"}}, {"name": "b", "hostPath": {"path": "/b"}}]}),
             "hostPath volumes (volumes \"a\", \"b\")",
@@ -103,7 +106,10 @@ fn each_check_of_the_baseline_names_what_is_wrong() {
     let mut annotated = pod(json!({}));
     annotated["metadata"]["annotations"] = json!({"container.apparmor.security.beta.kubernetes.io/c": "unconfined"});
     let value = "\"container.apparmor.security.beta.kubernetes.io/c=\"unconfined\"\"";
-    assert_eq!(baseline(&annotated), format!("forbidden AppArmor profile (annotation must not set AppArmor profile type to {value})"));
+    assert_eq!(
+        baseline(&annotated),
+        format!("forbidden AppArmor profile (annotation must not set AppArmor profile type to {value})")
+    );
 }
 
 #[test]
@@ -154,8 +160,9 @@ fn ephemeral_containers_are_looked_at_too() {
 #[test]
 fn existing_pods_are_told_of_by_what_is_wrong_with_them() {
     let standard = Standard { level: Level::Baseline, version: Version::Latest };
-    let found: Vec<(String, String)> =
-        [("privileged", "b"), ("privileged", "a"), ("hostPort", "z"), ("privileged", "c")].map(|(r, n)| (r.into(), n.into())).into();
+    let found: Vec<(String, String)> = [("privileged", "b"), ("privileged", "a"), ("hostPort", "z"), ("privileged", "c")]
+        .map(|(r, n)| (r.into(), n.into()))
+        .into();
     assert_eq!(
         warnings("team", standard, 4, 5, &found),
         [

@@ -56,6 +56,9 @@ caches! {
     endpoints: core::Endpoints, ALL, None;
     endpoint_slices: discovery::EndpointSlice, ALL,
         Some(|slice| Some(format!("{}/{}", slice.metadata.namespace.as_deref()?, slice.metadata.labels.as_ref()?.get(crate::endpoint_slice::SERVICE_NAME)?)));
+    resource_quotas: core::ResourceQuota, ALL, None;
+    persistent_volume_claims: core::PersistentVolumeClaim, ALL, None;
+    persistent_volumes: core::PersistentVolume, ALL, None;
     service_accounts: core::ServiceAccount, Selection { field_selector: "metadata.name=default", ..ALL }, None;
     root_ca_config_maps: core::ConfigMap, Selection { field_selector: "metadata.name=kube-root-ca.crt", ..ALL }, None;
     bootstrap_secrets: core::Secret, Selection { namespace: "kube-system", field_selector: "type=bootstrap.kubernetes.io/token" }, None;

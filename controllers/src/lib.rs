@@ -33,12 +33,14 @@ mod pod_gc;
 mod pods;
 mod replica_set;
 mod replication_controller;
+mod resource_quota;
 mod root_ca;
 mod service_account;
 mod service_ports;
 mod taint_eviction;
 mod token_cleaner;
 mod ttl;
+mod volume_protection;
 
 #[cfg(test)]
 mod testing;
@@ -116,6 +118,8 @@ pub async fn run(client: kube::Client, options: Options, shutdown: CancellationT
     let signer = signer.map_err(Error::Authority)?;
     let garbage_collector = garbage_collector::Controller::new(client.clone());
     let monitor = garbage_collector.monitor(caches.clone());
+    let resource_quota = resource_quota::Controller::new();
+    let counting = resource_quota.monitor(client.clone(), caches.clone());
     let controllers: Vec<Arc<dyn Controller>> = vec![
         Arc::new(garbage_collector),
         Arc::new(namespace::Controller { client: client.clone() }),
@@ -132,6 +136,9 @@ pub async fn run(client: kube::Client, options: Options, shutdown: CancellationT
         Arc::new(taint_eviction::Controller),
         Arc::new(pod_gc::Controller::new(client.clone(), options.terminated_pods_max)),
         Arc::new(disruption::Controller),
+        Arc::new(resource_quota),
+        Arc::new(volume_protection::Claims),
+        Arc::new(volume_protection::Volumes),
         Arc::new(token_cleaner::Controller),
         Arc::new(cluster_role_aggregation::Controller),
         Arc::new(ttl::Controller),
@@ -145,6 +152,7 @@ pub async fn run(client: kube::Client, options: Options, shutdown: CancellationT
     let mut tasks = tokio::task::JoinSet::new();
     start_caches(&client, &caches, |_| true, &mut tasks, &shutdown);
     tasks.spawn(monitor.run(shutdown.clone()));
+    tasks.spawn(counting.run(shutdown.clone()));
     if shutdown.run_until_cancelled(synced(&caches, |_| true)).await.is_some() {
         info!(controllers = running.len(), "the caches are filled; the controllers start");
         for one in running {

@@ -3,9 +3,15 @@
 
 mod apply;
 mod audit;
+mod classes;
 mod compression;
 mod encryption;
 mod hostile_routes;
+mod limit_range;
+mod namespaces;
 mod patching;
+mod pod_security;
 mod protobuf;
 mod rbac;
+mod resource_quota;
+mod volumes;

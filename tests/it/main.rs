@@ -18,6 +18,7 @@ mod over_memory;
 mod over_postgres;
 mod patch;
 mod replication_controllers;
+mod resource_quota;
 mod reviews;
 mod scheduling;
 mod simulated;

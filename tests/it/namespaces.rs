@@ -37,3 +37,74 @@ async fn a_namespace_is_furnished_and_emptied() {
         assert_eq!(left, 0, "{list}");
     }
 }
+
+fn namespace() -> String {
+    json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "team"}}).to_string()
+}
+
+/// A cluster with the namespace, in which pods can be made.
+async fn with_team() -> Cluster {
+    let cluster = Cluster::start(0).await;
+    cluster.create("/api/v1/namespaces", &namespace()).await;
+    cluster.until(&format!("{TEAM}/serviceaccounts/default"), "is there", |it| it["metadata"]["uid"].is_string()).await;
+    cluster
+}
+
+/// `[sig-api-machinery] Namespaces [Serial] should ensure that all pods are removed when a namespace is deleted [Conformance]`,
+/// `[sig-api-machinery] Namespaces [Serial] should ensure that all services are removed when a namespace is deleted [Conformance]`
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_namespace_of_the_same_name_begins_empty() {
+    let cluster = with_team().await;
+    let pod = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "test-pod"}, "spec": {"containers": [{"name": "c", "image": "i"}]}});
+    cluster.create(&format!("{TEAM}/pods"), &pod.to_string()).await;
+    let service =
+        json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": "test-service"}, "spec": {"ports": [{"port": 80}]}});
+    cluster.create(&format!("{TEAM}/services"), &service.to_string()).await;
+    cluster.server.delete(TEAM).await.expect(200);
+    cluster.until_gone(TEAM).await;
+    cluster.create("/api/v1/namespaces", &namespace()).await;
+    for plural in ["pods", "services"] {
+        let left = cluster.server.get(&format!("{TEAM}/{plural}")).await.expect(200);
+        assert!(crate::cluster::items(&left).is_empty(), "{left:#}");
+    }
+}
+
+/// `[sig-api-machinery] OrderedNamespaceDeletion namespace deletion should delete pod first`
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn pods_go_before_what_they_use() {
+    let cluster = with_team().await;
+    let pod = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "held", "finalizers": ["example.org/hold"]},
+        "spec": {"containers": [{"name": "c", "image": "i"}]}});
+    cluster.create(&format!("{TEAM}/pods"), &pod.to_string()).await;
+    let map = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "used"}});
+    cluster.create(&format!("{TEAM}/configmaps"), &map.to_string()).await;
+    cluster.server.delete(TEAM).await.expect(200);
+    cluster.until(&format!("{TEAM}/pods/held"), "is being deleted", |pod| pod["metadata"]["deletionTimestamp"].is_string()).await;
+    let told = cluster.until(TEAM, "tells what remains", |team| {
+        team["status"]["conditions"].as_array().is_some_and(|conditions| {
+            conditions
+                .iter()
+                .any(|condition| condition["type"] == "NamespaceFinalizersRemaining" && condition["status"] == "True")
+        })
+    });
+    told.await;
+    let map = cluster.server.get(&format!("{TEAM}/configmaps/used")).await.expect(200);
+    assert_eq!(map["metadata"].get("deletionTimestamp"), None);
+    cluster.server.patch(&format!("{TEAM}/pods/held"), json!({"metadata": {"finalizers": null}})).await.expect(200);
+    cluster.until_gone(TEAM).await;
+    cluster.server.get(&format!("{TEAM}/configmaps/used")).await.expect(404);
+}
+
+/// `[sig-auth] ServiceAccounts should guarantee kube-root-ca.crt exist in any namespace [Conformance]`
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_authority_is_in_every_namespace_and_comes_back() {
+    let cluster = with_team().await;
+    let path = format!("{TEAM}/configmaps/kube-root-ca.crt");
+    let first = cluster.until(&path, "is there", |map| map["metadata"]["uid"].is_string()).await;
+    cluster.server.delete(&path).await.expect(200);
+    let again =
+        |map: &serde_json::Value| map["metadata"]["uid"].is_string() && map["metadata"]["uid"] != first["metadata"]["uid"];
+    cluster.until(&path, "comes back", again).await;
+    cluster.server.patch(&path, json!({"data": {"ca.crt": ""}})).await.expect(200);
+    cluster.until(&path, "is put right", |map| map["data"]["ca.crt"] == "-- the authority --").await;
+}

@@ -1,6 +1,7 @@
 #!/bin/bash
 # Builds the sample images as OCI archives, without a registry, a container engine or the internet:
-#   infra/images/build.sh [DIR]          (default: target/images)
+#   infra/images/build.sh [DIR [NAME=PROGRAM ...]]          (default: target/images)
+# A PROGRAM becomes the image NAME:1, with the shared libraries that it needs.
 # Needs rustc with a C linker, tar, gzip, sha256sum, and for busybox Debian's busybox-static.
 # Import them with:  ctr -n k8s.io images import DIR/web-1.tar     (or `infra/images/import.sh DIR`)
 set -euo pipefail
@@ -66,3 +67,13 @@ if busybox=$(command -v busybox); then
 else
     echo "no busybox here: install busybox-static for the busybox image" >&2
 fi
+
+for program in "${@:2}"; do
+    name=${program%%=*} file=${program#*=} root=$work/$name
+    mkdir -p "$root"/{etc,tmp}
+    chmod 1777 "$root/tmp"
+    cp "$work"/web/etc/* "$root/etc/"
+    strip -o "$root/$name" "$file"
+    for library in $(ldd "$file" | grep -o '/[^ ]*'); do install -D "$library" "$root$library"; done
+    image "$name" 1 "$root" "{\"Entrypoint\":[\"/$name\"],\"Env\":[\"PATH=/\"]}"
+done

@@ -1,8 +1,10 @@
-//! What the API costs through HTTPS: creates, gets, a list of all pods, and a watch with many watchers.
+//! What the API costs through HTTPS, with authentication, RBAC and admission: creates, updates, gets, lists of all pods plain
+//! and compressed, watches with many watchers, and memory.
 //!
-//! `cargo bench -p slipway-tests --bench api -- [--pods 10000] [--watchers 100] [--url URL --ca FILE --token TOKEN]`, or by
-//! `SLIPWAY_BENCH_URL`, `_CA` and `_TOKEN`. Without a URL it starts an API server over a private Postgres as a process of its own,
-//! and tells that process's CPU too. Against another server it works in a namespace that it makes and deletes.
+//! `cargo bench -p slipway-tests --bench api -- [--pods 10000,50000] [--watchers 100,1000] [--url URL --ca FILE --token TOKEN
+//! [--pid PID,PID]]`, or by `SLIPWAY_BENCH_URL`, `_CA`, `_TOKEN` and `_PID`. Without a URL it starts an API server over a private
+//! Postgres as a process of its own. Any other server is measured in a namespace that the bench makes and deletes; with the
+//! numbers of its processes on this machine (its store's too, if that shall count) their CPU and memory are told as well.
 
 use futures::{StreamExt, TryStreamExt};
 use http::{Method, Request};
@@ -26,28 +28,41 @@ use tokio_util::sync::CancellationToken;
 
 const IN_FLIGHT: usize = 32;
 const LISTS: usize = 10;
+/// How many of the pods are updated and read one by one.
+const SINGLE: usize = 10_000;
 /// Changes that are made one after the other, each waited for at all watchers; and those that are made at once.
 const CHANGES_APART: usize = 100;
 const CHANGES_TOGETHER: usize = 1_000;
 
 struct Arguments {
-    pods: usize,
-    watchers: usize,
+    /// The lists that are measured have so many pods, growing.
+    pods: Vec<usize>,
+    watchers: Vec<usize>,
     url: Option<String>,
     ca: Option<String>,
     token: Option<String>,
+    pids: Vec<u32>,
 }
 
 fn arguments() -> Arguments {
     let all: Vec<String> = std::env::args().collect();
     let flag = |name: &str| all.iter().position(|argument| argument == name).and_then(|at| all.get(at + 1)).cloned();
-    let number = |name: &str, default| flag(name).map_or(default, |text| text.parse().expect("a number"));
     let value = |name: &str| {
         let variable = format!("SLIPWAY_BENCH_{}", name.to_uppercase());
         flag(&format!("--{name}")).or_else(|| std::env::var(variable).ok())
     };
-    let (pods, watchers) = (number("--pods", 10_000), number("--watchers", 100));
-    Arguments { pods, watchers, url: value("url"), ca: value("ca"), token: value("token") }
+    let numbers = |name: &str, default: &str| -> Vec<usize> {
+        let text = value(name).unwrap_or_else(|| default.into());
+        text.split(',').filter(|part| !part.is_empty()).map(|part| part.parse().expect("numbers")).collect()
+    };
+    Arguments {
+        pods: numbers("pods", "10000,50000"),
+        watchers: numbers("watchers", "100,1000"),
+        pids: numbers("pid", "").into_iter().map(|pid| pid as u32).collect(),
+        url: value("url"),
+        ca: value("ca"),
+        token: value("token"),
+    }
 }
 
 // === the server as a process of its own ===
@@ -99,15 +114,29 @@ impl Server {
         BufReader::new(process.stdout.take().expect("its output")).read_line(&mut url).expect("it says where it is");
         Server { process, folder, url: url.trim().to_owned() }
     }
+}
 
-    /// CPU seconds that the server has used so far, Postgres apart.
-    fn cpu(&self) -> f64 {
-        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.process.id())).expect("the server runs");
-        let fields: Vec<&str> = stat.rsplit(')').next().expect("a line").split_whitespace().collect();
-        let ticks: f64 = fields[11].parse::<f64>().expect("utime") + fields[12].parse::<f64>().expect("stime");
-        let per_second = nix::unistd::sysconf(nix::unistd::SysconfVar::CLK_TCK).ok().flatten().unwrap_or(100);
-        ticks / per_second as f64
-    }
+/// CPU seconds that the processes have used so far.
+fn cpu_of(pids: &[u32]) -> f64 {
+    let ticks = |pid: &u32| {
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).expect("the server runs");
+        let fields: Vec<f64> =
+            stat.rsplit(')').next().expect("a line").split_whitespace().filter_map(|field| field.parse().ok()).collect();
+        // The state before them is a letter.
+        fields[10] + fields[11]
+    };
+    let per_second = nix::unistd::sysconf(nix::unistd::SysconfVar::CLK_TCK).ok().flatten().unwrap_or(100);
+    pids.iter().map(ticks).sum::<f64>() / per_second as f64
+}
+
+/// Resident megabytes of the processes.
+fn memory_of(pids: &[u32]) -> f64 {
+    let kilobytes = |pid: &u32| -> f64 {
+        let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("the server runs");
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("its memory");
+        line.trim().trim_end_matches(" kB").parse().expect("a number")
+    };
+    pids.iter().map(kilobytes).sum::<f64>() / 1024.0
 }
 
 impl Drop for Server {
@@ -123,20 +152,29 @@ impl Drop for Server {
 struct Bench {
     client: Client,
     pods: String,
-    server: Option<Arc<Server>>,
+    pids: Arc<[u32]>,
 }
 
 impl Bench {
     async fn send(&self, method: Method, path: &str, body: Option<Value>) -> http::Response<Body> {
+        self.send_accepting("identity", method, path, body).await
+    }
+
+    async fn send_accepting(&self, encoding: &str, method: Method, path: &str, body: Option<Value>) -> http::Response<Body> {
         let kind = if method == Method::PATCH { "application/merge-patch+json" } else { "application/json" };
         let request = Request::builder().method(method).uri(path).header("content-type", kind);
+        let request = request.header("accept-encoding", encoding);
         let body = body.map_or_else(Body::empty, |body| Body::from(body.to_string().into_bytes()));
         self.client.send(request.body(body).expect("a request")).await.expect("the server answers")
     }
 
     /// The answer's length; fails unless it is a success.
     async fn exchange(&self, method: Method, path: &str, body: Option<Value>) -> usize {
-        let answer = self.send(method, path, body).await;
+        self.exchange_accepting("identity", method, path, body).await
+    }
+
+    async fn exchange_accepting(&self, encoding: &str, method: Method, path: &str, body: Option<Value>) -> usize {
+        let answer = self.send_accepting(encoding, method, path, body).await;
         let code = answer.status();
         let bytes = answer.into_body().collect().await.expect("a body").to_bytes();
         assert!(code.is_success(), "{path}: {code}: {}", String::from_utf8_lossy(&bytes));
@@ -148,7 +186,7 @@ impl Bench {
     }
 
     fn cpu(&self) -> f64 {
-        self.server.as_ref().map_or(0.0, |server| server.cpu())
+        cpu_of(&self.pids)
     }
 
     /// Runs all of `requests`, some at a time, and prints what they took.
@@ -169,9 +207,9 @@ impl Bench {
     fn print(&self, what: &str, mut times: Vec<Duration>, rate: f64, megabytes: f64, cpu: f64) {
         times.sort_unstable();
         let at = |percent: usize| times[(times.len() - 1) * percent / 100].as_secs_f64() * 1e3;
-        let each = match &self.server {
-            Some(_) => format!(", {:.0} µs of the server's CPU each", (self.cpu() - cpu) / times.len() as f64 * 1e6),
-            None => String::new(),
+        let each = match self.pids.is_empty() {
+            false => format!(", {:.0} µs of the server's CPU each", (self.cpu() - cpu) / times.len() as f64 * 1e6),
+            true => String::new(),
         };
         println!("api: {what}: {rate:.0}/s, p50 {:.1} ms, p99 {:.1} ms, {megabytes:.1} MB/s{each}", at(50), at(99));
     }
@@ -244,7 +282,7 @@ async fn fan_out(bench: &Bench, watchers: usize) {
     delivered.reach(each * (1 + CHANGES_APART + CHANGES_TOGETHER) as u64).await;
     let (seconds, deliveries) = (start.elapsed().as_secs_f64(), (CHANGES_TOGETHER * watchers) as f64);
     let used = (bench.cpu() - cpu) / deliveries * 1e6;
-    let used = if bench.server.is_some() { format!(", {used:.1} µs of the server's CPU each") } else { String::new() };
+    let used = if !bench.pids.is_empty() { format!(", {used:.1} µs of the server's CPU each") } else { String::new() };
     println!("api: watch: {:.0} deliveries/s to {watchers} watchers{used}", deliveries / seconds);
     watching.iter().for_each(tokio::task::JoinHandle::abort);
 }
@@ -262,6 +300,34 @@ async fn client(url: &str, ca: &str, token: &str) -> Client {
     Client::try_from(config).expect("a client")
 }
 
+/// A pod such as Deployments make: some 3 kB with what the server fills in.
+fn pod(index: usize) -> Value {
+    let probe = |path: &str| json!({"httpGet": {"path": path, "port": "http"}, "periodSeconds": 5, "failureThreshold": 3});
+    let variable = |name: &str, field: &str| json!({"name": name, "valueFrom": {"fieldRef": {"fieldPath": field}}});
+    json!({
+        "metadata": {
+            "name": format!("pod-{index}"),
+            "labels": {"app": "web", "pod-template-hash": "6d4b75cb6d", "app.kubernetes.io/part-of": "shop"},
+            "annotations": {"prometheus.io/scrape": "true", "prometheus.io/port": "8080"},
+        },
+        "spec": {
+            // Nobody's, so that they are not run.
+            "schedulerName": "nobody",
+            "containers": [{
+                "name": "web", "image": "registry.example.com/shop/web:1.4.2", "args": ["--listen", ":8080", "--verbose"],
+                "ports": [{"name": "http", "containerPort": 8080}],
+                "env": [variable("POD_NAME", "metadata.name"), variable("POD_IP", "status.podIP"), {"name": "MODE", "value": "production"}],
+                "resources": {"requests": {"cpu": "100m", "memory": "128Mi"}, "limits": {"memory": "256Mi"}},
+                "livenessProbe": probe("/healthz"), "readinessProbe": probe("/readyz"),
+                "volumeMounts": [{"name": "config", "mountPath": "/etc/web"}, {"name": "cache", "mountPath": "/var/cache"}],
+                "securityContext": {"allowPrivilegeEscalation": false, "readOnlyRootFilesystem": true, "runAsNonRoot": true},
+            }],
+            "volumes": [{"name": "config", "configMap": {"name": "web"}}, {"name": "cache", "emptyDir": {}}],
+            "securityContext": {"fsGroup": 1000, "seccompProfile": {"type": "RuntimeDefault"}},
+        },
+    })
+}
+
 async fn run(arguments: Arguments) {
     let (client, server) = match &arguments.url {
         Some(url) => {
@@ -271,37 +337,74 @@ async fn run(arguments: Arguments) {
         None => {
             let server = Server::start();
             let ca = server.folder.path().join("ca.pem").to_string_lossy().into_owned();
-            (client(&server.url, &ca, &token(server.folder.path())).await, Some(Arc::new(server)))
+            (client(&server.url, &ca, &token(server.folder.path())).await, Some(server))
         }
     };
     let namespace = format!("slipway-bench-{}", std::process::id());
     let own = format!("/api/v1/namespaces/{namespace}");
-    let bench = Bench { client, pods: format!("{own}/pods"), server };
+    let pids = server.as_ref().map_or(arguments.pids, |server| vec![server.process.id()]);
+    let bench = Bench { client, pods: format!("{own}/pods"), pids: pids.into() };
     let named = json!({"metadata": {"name": namespace}});
     bench.exchange(Method::POST, "/api/v1/namespaces", Some(named)).await;
     // Where a controller makes it, it is there already.
     bench.send(Method::POST, &format!("{own}/serviceaccounts"), Some(json!({"metadata": {"name": "default"}}))).await;
+    let at_rest = memory_of(&bench.pids);
 
-    let pods = arguments.pods.max(1 + CHANGES_APART + CHANGES_TOGETHER);
-    let create = |index: usize| {
-        let resources = json!({"requests": {"cpu": "100m", "memory": "128Mi"}});
-        let pod = json!({
-            "metadata": {"name": format!("pod-{index}"), "labels": {"app": "web"}},
-            // Nobody's, so that they are not run.
-            "spec": {"schedulerName": "nobody", "containers": [{"name": "web", "image": "web:1", "resources": resources}]},
-        });
-        bench.exchange(Method::POST, &bench.pods, Some(pod))
-    };
-    bench.measure(&format!("create, {IN_FLIGHT} at a time"), IN_FLIGHT, (0..pods).map(create)).await;
-    let paths: Vec<String> = (0..pods).map(|index| bench.pod(index)).collect();
-    let get = |path| bench.exchange(Method::GET, path, None);
-    bench.measure(&format!("get, {IN_FLIGHT} at a time"), IN_FLIGHT, paths.iter().map(|path| get(path))).await;
-    bench.measure(&format!("list of {pods} pods"), 1, (0..LISTS).map(|_| get(&bench.pods))).await;
-    fan_out(&bench, arguments.watchers).await;
-    if bench.server.is_none() {
+    let mut made = 0;
+    for (round, pods) in arguments.pods.iter().map(|pods| (*pods).max(1 + CHANGES_APART + CHANGES_TOGETHER)).enumerate() {
+        let create = |index: usize| bench.exchange(Method::POST, &bench.pods, Some(pod(index)));
+        bench.measure(&format!("create, {IN_FLIGHT} at a time"), IN_FLIGHT, (made..pods).map(create)).await;
+        made = pods;
+        if round == 0 {
+            singly(&bench, pods.min(SINGLE)).await;
+        }
+        lists(&bench, pods).await;
+        if !bench.pids.is_empty() {
+            let now = memory_of(&bench.pids);
+            let each = (now - at_rest) / pods as f64 * 1e4;
+            println!("api: memory: {at_rest:.0} MB at rest, {now:.0} MB with {pods} pods: {each:.0} MB per 10,000");
+        }
+        if round == 0 {
+            for watchers in &arguments.watchers {
+                fan_out(&bench, *watchers).await;
+            }
+        }
+    }
+    if server.is_none() {
         bench.exchange(Method::DELETE, &format!("{}?gracePeriodSeconds=0", bench.pods), None).await;
         bench.exchange(Method::DELETE, &own, None).await;
     }
+}
+
+async fn singly(bench: &Bench, pods: usize) {
+    let paths: Vec<String> = (0..pods).map(|index| bench.pod(index)).collect();
+    let list = bench.send(Method::GET, &bench.pods, None).await.into_body().collect().await.expect("a list").to_bytes();
+    let list: Value = serde_json::from_slice(&list).expect("JSON");
+    let mut all = list["items"].as_array().expect("pods").clone();
+    drop(list);
+    all.truncate(pods);
+    let updates = all.into_iter().map(|mut pod| {
+        pod["metadata"]["annotations"]["updated"] = json!("yes");
+        let path = format!("{}/{}", bench.pods, pod["metadata"]["name"].as_str().expect("a name"));
+        async move { bench.exchange(Method::PUT, &path, Some(pod)).await }
+    });
+    bench.measure(&format!("update, {IN_FLIGHT} at a time"), IN_FLIGHT, updates).await;
+    let get = |path: String| async move { bench.exchange(Method::GET, &path, None).await };
+    bench.measure(&format!("get, consistent, {IN_FLIGHT} at a time"), IN_FLIGHT, paths.iter().cloned().map(get)).await;
+    let cached = paths.iter().map(|path| get(format!("{path}?resourceVersion=0")));
+    bench.measure(&format!("get, cached, {IN_FLIGHT} at a time"), IN_FLIGHT, cached).await;
+}
+
+async fn lists(bench: &Bench, pods: usize) {
+    let list = |encoding: &'static str, query: &str| {
+        let path = format!("{}{query}", bench.pods);
+        async move { bench.exchange_accepting(encoding, Method::GET, &path, None).await }
+    };
+    bench.measure(&format!("list of {pods} pods"), 1, (0..LISTS).map(|_| list("identity", ""))).await;
+    let cached = (0..LISTS).map(|_| list("identity", "?resourceVersion=0"));
+    bench.measure(&format!("list of {pods} pods, cached"), 1, cached).await;
+    bench.measure(&format!("list of {pods} pods, gzip, the first"), 1, (0..1).map(|_| list("gzip", ""))).await;
+    bench.measure(&format!("list of {pods} pods, gzip, again"), 1, (0..LISTS).map(|_| list("gzip", ""))).await;
 }
 
 fn main() {

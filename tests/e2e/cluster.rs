@@ -274,6 +274,12 @@ impl Cluster {
     }
 
     pub fn with_input(&self, arguments: &[&str], input: &str) -> String {
+        let output = self.kubectl_with_input(arguments, input);
+        assert!(output.status.success(), "kubectl {}\n{}", arguments.join(" "), text(&output));
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    }
+
+    pub fn kubectl_with_input(&self, arguments: &[&str], input: &str) -> Output {
         use std::io::Write;
         let mut child = self
             .kubectl_command("")
@@ -284,9 +290,7 @@ impl Cluster {
             .spawn()
             .expect("kubectl is installed");
         child.stdin.take().expect("piped").write_all(input.as_bytes()).expect("kubectl reads");
-        let output = child.wait_with_output().expect("kubectl ends");
-        assert!(output.status.success(), "kubectl {}\n{}", arguments.join(" "), text(&output));
-        String::from_utf8_lossy(&output.stdout).into_owned()
+        child.wait_with_output().expect("kubectl ends")
     }
 
     pub fn wait(&self, what: &str, mut is_so: impl FnMut() -> bool) {

@@ -3,6 +3,7 @@
 
 mod apart;
 mod browser;
+mod clients;
 mod cloud;
 mod cluster;
 mod conversation;

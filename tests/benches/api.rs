@@ -26,6 +26,8 @@ use std::time::{Duration, Instant};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
+/// Who asks: somebody with a ClusterRoleBinding, so that RBAC is on the way.
+const USER: &str = "bench";
 const IN_FLIGHT: usize = 32;
 const LISTS: usize = 10;
 /// How many of the pods are updated and read one by one.
@@ -71,8 +73,17 @@ fn arguments() -> Arguments {
 async fn serve(folder: &Path) {
     let private = Private::start(&folder.join("postgres")).await.expect("Postgres starts");
     let store = Postgres::connect(&private.url(), Default::default()).await.expect("the store opens");
-    let options = Options { static_tokens: vec![(token(folder), User::admin())], ..Options::default() };
+    let user = User::new(USER, &[User::AUTHENTICATED]);
+    let options = Options { static_tokens: vec![(token(folder), user)], ..Options::default() };
     let server = ApiServer::start(store, options).await.expect("the server starts");
+    let binding = json!({
+        "metadata": {"name": USER},
+        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "cluster-admin"},
+        "subjects": [{"apiGroup": "rbac.authorization.k8s.io", "kind": "User", "name": USER}],
+    });
+    let bind = Request::post("/apis/rbac.authorization.k8s.io/v1/clusterrolebindings").header("content-type", "application/json");
+    let bind = bind.body(binding.to_string().into_bytes()).expect("a request");
+    server.client(User::admin()).request_text(bind).await.expect("the binding is made");
     let key = KeyPair::generate().expect("a key");
     let names = vec!["localhost".to_owned(), "127.0.0.1".to_owned()];
     let certificate = CertificateParams::new(names).expect("names").self_signed(&key).expect("a certificate");

@@ -190,6 +190,8 @@ fn who_signs_in_by_a_token_sees_what_its_rights_allow() {
     browser.wait_for_text(".problem", "This token was not accepted");
     assert_eq!(browser.run("return localStorage.length", json!([])), 0);
 
+    let account = "--serviceaccount=dashboard-tokens:default";
+    cluster.ok(&["create", "rolebinding", "view", "--clusterrole=view", account]);
     let token = cluster.ok(&["create", "token", "default"]);
     browser.fill("#token", token.trim());
     browser.click("#sign-in");
@@ -198,7 +200,7 @@ fn who_signs_in_by_a_token_sees_what_its_rights_allow() {
     browser.click("nav a[href='/ui/nodes']");
     browser.wait_for_text(".empty", "cannot list resource \"nodes\"");
 
-    // Its own namespace it may read, and no more.
+    // In its own namespace it may view, and no more.
     browser.goto(&address(&cluster, "/?namespace=dashboard-tokens"));
     browser.wait_for_text("tr[data-app='seen']", "seen");
     browser.click("tr[data-app='seen'] a");

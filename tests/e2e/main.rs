@@ -17,6 +17,7 @@ mod machine;
 mod machines;
 mod namespaces;
 mod pods;
+mod rbac;
 mod rollouts;
 mod scheduling;
 mod service;

@@ -395,3 +395,113 @@ async fn a_tunnel_takes_the_right_to_create_it() {
     assert!(message.contains("cannot create resource \"pods/exec\""), "{message}");
     as_jane(&server, "GET", &format!("{pods}/web/log"), None).await.expect(404);
 }
+
+#[tokio::test]
+async fn a_node_gets_what_its_pods_refer_to() {
+    let server = TestServer::memory().await;
+    let node = |name: &str| User::new(&format!("system:node:{name}"), &["system:nodes"]);
+    let core = "/api/v1/namespaces/default";
+    for name in ["used", "other"] {
+        server.post(&format!("{core}/secrets"), json!({"metadata": {"name": name}})).await.expect(201);
+        server.post(&format!("{core}/configmaps"), config_map(name, "1")).await.expect(201);
+        let account = json!({"metadata": {"name": name}});
+        server.post(&format!("{core}/serviceaccounts"), account).await.expect(201);
+    }
+    let pod = json!({"metadata": {"name": "web"}, "spec": {
+        "nodeName": "n1", "serviceAccountName": "used", "containers": [{"name": "c", "image": "i", "envFrom": [{"configMapRef": {"name": "used"}}]}],
+        "volumes": [{"name": "s", "secret": {"secretName": "used"}}],
+    }});
+    let pod = server.post(&format!("{core}/pods"), pod).await.expect(201);
+    server.get("/api/v1/pods").await.expect(200);
+    let code = async |who: &str, method: &str, path: &str, body: Option<Value>| {
+        server.call_as(node(who), method, &format!("{core}/{path}"), body.as_ref()).await.code
+    };
+    for kind in ["secrets", "configmaps", "serviceaccounts"] {
+        assert_eq!(code("n1", "GET", &format!("{kind}/used"), None).await, 200, "{kind}");
+        assert_eq!(code("n1", "GET", &format!("{kind}/other"), None).await, 403, "{kind}");
+        assert_eq!(code("n2", "GET", &format!("{kind}/used"), None).await, 403, "{kind}");
+        assert_eq!(code("n1", "GET", kind, None).await, 403, "{kind}");
+        assert_eq!(code("n1", "DELETE", &format!("{kind}/used"), None).await, 403, "{kind}");
+    }
+    let message = server.call_as(node("n2"), "GET", &format!("{core}/secrets/used"), None).await.expect_status(403, "Forbidden");
+    assert!(
+        message.ends_with("in the namespace \"default\": no relationship found between node 'n2' and this object"),
+        "{message}"
+    );
+    assert_eq!(code("n1", "GET", "secrets?fieldSelector=metadata.name%3Dused", None).await, 200);
+
+    // Tokens are bound to the node's own pods.
+    let bound = |uid: &Value| json!({"spec": {"boundObjectRef": {"apiVersion": "v1", "kind": "Pod", "name": "web", "uid": uid}}});
+    let tokens = format!("{core}/serviceaccounts/used/token");
+    let message = server.call_as(node("n1"), "POST", &tokens, Some(&json!({"spec": {}}))).await;
+    // Without a key there are no tokens at all: what counts is that the answer is not about rights.
+    assert!(message.code == 403 || message.code == 404, "{}", message.body);
+    assert_eq!(code("n2", "POST", "serviceaccounts/used/token", Some(bound(&pod["metadata"]["uid"]))).await, 403);
+
+    // A node leaves others' pods and its own labels and taints alone.
+    assert_eq!(code("n2", "POST", "pods/web/eviction", Some(json!({}))).await, 403);
+    assert_eq!(code("n2", "DELETE", "pods/web", None).await, 403);
+    let own = json!({"metadata": {"name": "n1", "labels": {"kubernetes.io/os": "linux"}}});
+    let nodes = "/api/v1/nodes";
+    server.call_as(node("n1"), "POST", nodes, Some(&own)).await.expect(201);
+    let change = async |patch: Value| server.call_as(node("n1"), "PATCH", &format!("{nodes}/n1"), Some(&patch)).await;
+    let taints = json!({"spec": {"taints": [{"key": "a", "effect": "NoSchedule"}]}});
+    let message = change(taints).await.expect_status(403, "Forbidden");
+    assert_eq!(message, "nodes \"n1\" is forbidden: node \"n1\" is not allowed to modify taints");
+    let restricted = json!({"metadata": {"labels": {"node-restriction.kubernetes.io/tier": "secret"}}});
+    let message = change(restricted).await.expect_status(403, "Forbidden");
+    assert!(message.ends_with("is not allowed to modify labels: node-restriction.kubernetes.io/tier"), "{message}");
+    change(json!({"metadata": {"labels": {"example.com/x": "y"}}})).await.expect(200);
+}
+
+#[tokio::test]
+async fn certificates_are_approved_and_signed_by_right() {
+    use base64::Engine;
+    let server = TestServer::memory().await;
+    let requests = "/apis/certificates.k8s.io/v1/certificatesigningrequests";
+    let ask = |name: &str, organization: &str, signer: &str| {
+        let key = rcgen::KeyPair::generate().unwrap();
+        let mut params = rcgen::CertificateParams::default();
+        params.distinguished_name = rcgen::DistinguishedName::new();
+        params.distinguished_name.push(rcgen::DnType::CommonName, name);
+        params.distinguished_name.push(rcgen::DnType::OrganizationName, organization);
+        let pem = params.serialize_request(&key).unwrap().pem().unwrap();
+        let request = base64::engine::general_purpose::STANDARD.encode(pem);
+        json!({"metadata": {"name": "r"}, "spec": {"request": request, "signerName": signer, "usages": ["client auth"]}})
+    };
+    let message = server
+        .post(requests, ask("x", "system:masters", "kubernetes.io/kube-apiserver-client"))
+        .await
+        .expect_status(403, "Forbidden");
+    assert!(
+        message.ends_with("use of kubernetes.io/kube-apiserver-client signer with system:masters group is not allowed"),
+        "{message}"
+    );
+    let node = User::new("system:node:n1", &["system:nodes"]);
+    let other = ask("system:node:n2", "system:nodes", "kubernetes.io/kube-apiserver-client-kubelet");
+    let message = server.call_as(node.clone(), "POST", requests, Some(&other)).await.expect_status(403, "Forbidden");
+    assert!(message.ends_with("can only create a node CSR with CN=system:node:n1"), "{message}");
+
+    server.post(requests, ask("jane", "dev", "example.com/own")).await.expect(201);
+    let csrs = "certificatesigningrequests";
+    let writes = ["certificatesigningrequests/approval", "certificatesigningrequests/status"];
+    grant(&server, "writer", true, &[rule(&["get", "patch", "update"], "certificates.k8s.io", &[csrs, writes[0], writes[1]])])
+        .await;
+    let approved = json!({"status": {"conditions": [{"type": "Approved", "status": "True", "reason": "x"}]}});
+    let approval = format!("{requests}/r/approval");
+    let message = as_jane(&server, "PATCH", &approval, Some(&approved)).await.expect_status(403, "Forbidden");
+    assert_eq!(
+        message,
+        "certificatesigningrequests.certificates.k8s.io \"r\" is forbidden: user not permitted to approve requests with signerName \"example.com/own\""
+    );
+    let signers = |verb: &str, name: &str| json!({"verbs": [verb], "apiGroups": ["certificates.k8s.io"], "resources": ["signers"], "resourceNames": [name]});
+    grant(&server, "approver", true, &[signers("approve", "example.com/*")]).await;
+    as_jane(&server, "PATCH", &approval, Some(&approved)).await.expect(200);
+    let signed = json!({"status": {"certificate": base64::engine::general_purpose::STANDARD.encode("x")}});
+    let status = format!("{requests}/r/status");
+    let message = as_jane(&server, "PATCH", &status, Some(&signed)).await.expect_status(403, "Forbidden");
+    assert!(message.ends_with("user not permitted to sign requests with signerName \"example.com/own\""), "{message}");
+    grant(&server, "signer", true, &[signers("sign", "example.com/own")]).await;
+    let code = as_jane(&server, "PATCH", &status, Some(&signed)).await.code;
+    assert!(code == 200 || code == 422, "what is refused now is the certificate, not the signer: {code}");
+}

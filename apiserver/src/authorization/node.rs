@@ -36,6 +36,7 @@ pub fn decide(server: &ApiServer, user: &User, asked: &Attributes<'_>) -> Decisi
                 };
             }
             ("", "persistentvolumeclaims") => return graph.get(Referred::PersistentVolumeClaim, asked),
+            ("", "persistentvolumes") => return graph.volume(asked),
             ("", "serviceaccounts") => return graph.service_account(asked),
             ("coordination.k8s.io", "leases") => return lease(node, asked),
             ("storage.k8s.io", "csinodes") => return csi_node(node, asked),
@@ -124,6 +125,23 @@ impl Graph<'_> {
             return Decision::because("cannot get subresource");
         }
         self.refers(kind, asked)
+    }
+
+    /// A volume is related to a node by the claim that it is bound to.
+    fn volume(&self, asked: &Attributes<'_>) -> Decision {
+        if asked.verb != "get" || !asked.subresource.is_empty() || asked.name.is_empty() {
+            return self.get(Referred::PersistentVolumeClaim, asked);
+        }
+        let snapshot = self.server.snapshot();
+        let entry = snapshot.objects.get(format!("/core/persistentvolumes/{}", asked.name).as_str());
+        let volume = entry.and_then(|entry| serde_json::from_slice::<serde_json::Value>(&entry.bytes).ok()).unwrap_or_default();
+        let claim = &volume["spec"]["claimRef"];
+        match (claim["namespace"].as_str(), claim["name"].as_str()) {
+            (Some(namespace), Some(name)) => {
+                self.refers(Referred::PersistentVolumeClaim, &Attributes { namespace, name, ..*asked })
+            }
+            _ => self.unrelated(),
+        }
     }
 
     fn service_account(&self, asked: &Attributes<'_>) -> Decision {

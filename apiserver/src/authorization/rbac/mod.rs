@@ -11,7 +11,7 @@ use super::{Attributes, Decision};
 use crate::http::authenticate::User;
 use crate::server::ApiServer;
 use crate::stored;
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, Guard};
 use index::{Builder, Grant, Index};
 use parking_lot::Mutex;
 use serde::Deserialize;
@@ -71,19 +71,19 @@ impl Rbac {
     }
 
     /// The index as the cache has it now.
-    fn index(&self, server: &ApiServer) -> Arc<Index> {
-        let index = self.index.load_full();
+    fn index(&self, server: &ApiServer) -> Guard<Arc<Index>> {
+        let index = self.index.load();
         if index.version == self.changes.version() {
             return index;
         }
         let mut builder = self.builder.lock();
         let index = self.index.load_full();
         if index.version == self.changes.version() {
-            return index;
+            return Guard::from_inner(index);
         }
         let renewed = Arc::new(builder.renew(&index, &self.changes, &server.snapshot()));
         self.index.store(Arc::clone(&renewed));
-        renewed
+        Guard::from_inner(renewed)
     }
 
     pub fn decide(&self, server: &ApiServer, user: &User, asked: &Attributes<'_>) -> Decision {

@@ -19,7 +19,9 @@ pub async fn run(server: &ApiServer) -> Result<(), Status> {
     let keep_all =
         |objects: Vec<Value>| stream::iter(objects).map(Ok).try_for_each_concurrent(CONCURRENT, |object| keep(server, object));
     keep_all(roles().iter().map(super::DefaultRole::object).collect()).await?;
-    keep_all(bindings().iter().map(super::DefaultBinding::object).collect()).await
+    keep_all(bindings().iter().map(super::DefaultBinding::object).collect()).await?;
+    // Who is served first may rely on them already.
+    server.cache.fresh().await.map(|_| ()).map_err(|error| Status::internal(&error))
 }
 
 async fn keep(server: &ApiServer, wanted: Value) -> Result<(), Status> {

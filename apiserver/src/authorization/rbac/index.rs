@@ -48,12 +48,33 @@ pub struct Changes {
 #[derive(Debug, Default)]
 struct Marks {
     newest: Revision,
-    /// Namespaces whose roles or bindings changed, the empty one for ClusterRoleBindings, and up to which revision.
-    scopes: HashMap<Box<str>, Revision>,
+    /// Namespaces whose roles or bindings changed, the empty one for ClusterRoleBindings.
+    scopes: HashMap<Box<str>, Span>,
     /// A ClusterRole changed: any scope may refer to it.
-    everything: Option<Revision>,
+    everything: Option<Span>,
     /// The cache is being read anew, so that objects may vanish without a word.
     reloaded: bool,
+}
+
+/// The first and the last change that the index does not have. A snapshot may show some of them and not yet the others.
+#[derive(Debug, Clone, Copy)]
+struct Span {
+    first: Revision,
+    last: Revision,
+}
+
+impl Span {
+    fn with(before: Option<Span>, revision: Revision) -> Self {
+        Span {
+            first: before.map_or(revision, |span| span.first.min(revision)),
+            last: before.map_or(revision, |span| span.last.max(revision)),
+        }
+    }
+
+    /// What is left of it after all up to `revision` was done.
+    fn after(self, revision: Revision) -> Option<Self> {
+        (self.last > revision).then_some(Span { first: self.first.max(revision + 1), ..self })
+    }
 }
 
 impl Changes {
@@ -74,15 +95,18 @@ impl Changes {
         marks.newest = marks.newest.max(revision);
         let mut parts = rest.split('/');
         match (parts.next(), parts.next()) {
-            (Some("roles" | "rolebindings"), Some(namespace)) => {
-                marks.scopes.insert(namespace.into(), revision);
-            }
-            (Some("clusterrolebindings"), _) => {
-                marks.scopes.insert("".into(), revision);
-            }
-            _ => marks.everything = Some(revision),
+            (Some("roles" | "rolebindings"), Some(namespace)) => marks.scope(namespace, revision),
+            (Some("clusterrolebindings"), _) => marks.scope("", revision),
+            _ => marks.everything = Some(Span::with(marks.everything, revision)),
         }
         self.version.fetch_add(1, Ordering::AcqRel);
+    }
+}
+
+impl Marks {
+    fn scope(&mut self, name: &str, revision: Revision) {
+        let span = Span::with(self.scopes.get(name).copied(), revision);
+        self.scopes.insert(name.into(), span);
     }
 }
 
@@ -98,20 +122,24 @@ impl Builder {
     pub fn renew(&mut self, index: &Index, changes: &Changes, snapshot: &Snapshot) -> Index {
         let mut marks = changes.marks.lock();
         let version = changes.version();
-        let visible = |revision: &Revision| *revision <= snapshot.revision;
+        let now = snapshot.revision;
         let anew = marks.reloaded && self.sees_reload(snapshot);
-        let mut scopes: Vec<Box<str>> = vec![];
         if anew {
             marks.reloaded = false;
         }
-        let everything = anew || marks.everything.as_ref().is_some_and(visible);
+        let everything = anew || marks.everything.is_some_and(|span| span.first <= now);
+        let mut scopes: Vec<Box<str>> = vec![];
         if everything {
-            marks.everything = marks.everything.filter(|revision| !visible(revision));
-            marks.scopes.retain(|_, revision| !visible(revision));
-        } else {
-            scopes.extend(marks.scopes.iter().filter(|(_, revision)| visible(revision)).map(|(scope, _)| scope.clone()));
-            marks.scopes.retain(|_, revision| !visible(revision));
+            marks.everything = marks.everything.and_then(|span| span.after(now));
         }
+        marks.scopes.retain(|scope, span| {
+            if span.first <= now {
+                scopes.push(scope.clone());
+            }
+            let left = span.after(now);
+            *span = left.unwrap_or(*span);
+            left.is_some()
+        });
         let rest = marks.everything.is_some() || !marks.scopes.is_empty() || marks.reloaded;
         drop(marks);
         self.witnesses = stored::below(snapshot, &format!("/{GROUP}/"), "").take(WITNESSES).cloned().collect();
@@ -310,6 +338,23 @@ mod tests {
         cluster.snapshot.objects.remove(key);
         cluster.snapshot.revision = 5;
         assert_eq!(cluster.told(), ["* jane 1"]);
+        assert_eq!(cluster.index.version, cluster.changes.version());
+    }
+
+    #[test]
+    fn what_can_be_read_counts_while_more_is_on_its_way() {
+        let mut cluster = Cluster::new();
+        let subjects = json!([{"kind": "User", "name": "jane"}]);
+        cluster.put("/rbac.authorization.k8s.io/clusterroles/reader", role());
+        cluster.put("/rbac.authorization.k8s.io/rolebindings/a/b", binding("ClusterRole", "reader", subjects.clone()));
+        // The next changes are told, but the snapshot does not show them yet.
+        cluster.enter("/rbac.authorization.k8s.io/clusterroles/other", 3, &role());
+        let late = cluster.enter("/rbac.authorization.k8s.io/rolebindings/a/c", 4, &binding("ClusterRole", "reader", subjects));
+        assert_eq!(cluster.told(), ["a jane 1"]);
+        assert_ne!(cluster.index.version, cluster.changes.version());
+        cluster.snapshot.objects.insert(late.key.clone(), late);
+        cluster.snapshot.revision = 4;
+        assert_eq!(cluster.told(), ["a jane 1", "a jane 1"]);
         assert_eq!(cluster.index.version, cluster.changes.version());
     }
 

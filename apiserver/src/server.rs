@@ -3,7 +3,10 @@
 use crate::audit::Audit;
 use crate::authorization::rbac::{self, Rbac};
 use crate::encryption::{self, Encryption};
-use crate::http::authenticate::User;
+use crate::http::authenticate::certificate::Authorities;
+use crate::http::authenticate::oidc::{Issuers, JwtIssuer};
+use crate::http::authenticate::request_header::RequestHeader;
+use crate::http::authenticate::{User, Verified};
 use crate::http::limits::InFlight;
 use crate::http::metrics::Metrics;
 use crate::http::session::Sessions;
@@ -42,6 +45,10 @@ pub struct Options {
     /// Who signs the node agents' serving certificates.
     pub kubelet_ca_pem: Option<String>,
     pub static_tokens: Vec<(String, User)>,
+    /// Other issuers whose tokens are accepted.
+    pub jwt_issuers: Vec<JwtIssuer>,
+    /// Proxies in front that say who asks.
+    pub request_header: Option<RequestHeader>,
     /// What is told of requests, and to whom.
     pub audit: Arc<Audit>,
     /// What is encrypted before it is stored.
@@ -62,6 +69,8 @@ impl Default for Options {
             kubelet_client_identity: None,
             kubelet_ca_pem: None,
             static_tokens: vec![],
+            jwt_issuers: vec![],
+            request_header: None,
             audit: Arc::default(),
             encryption: Arc::default(),
             cache_limits: cache::Limits::default(),
@@ -91,6 +100,9 @@ pub struct ApiServer {
     pub rbac: Rbac,
     /// Who is signed in at the dashboard.
     pub sessions: Sessions,
+    pub(crate) authorities: Authorities,
+    pub(crate) jwt_issuers: Issuers,
+    pub(crate) verified: Verified,
     pub(crate) metrics: Metrics,
     pub(crate) in_flight: InFlight,
     pub(crate) charging: crate::admission::Charging,
@@ -113,6 +125,11 @@ impl ApiServer {
             .map_err(|why| Error::Options { what: "the identity for node agents", why })?;
         let signer = options.service_account_key_pem.as_ref().map(|key| Signer::new(key, &options.service_account_issuer));
         let signer = signer.transpose().map_err(|why| Error::Options { what: "the service accounts' key", why })?.map(Arc::new);
+        let proxies = options.request_header.as_ref().map(|rule| rule.client_ca_pem.as_str());
+        let authorities = Authorities::new(options.client_ca_pem.as_deref(), proxies)
+            .map_err(|why| Error::Options { what: "the client CA", why })?;
+        let jwt_issuers =
+            Issuers::new(&options.jwt_issuers).map_err(|why| Error::Options { what: "the OpenID issuers' CA", why })?;
         let server = Arc::new(ApiServer {
             options,
             store,
@@ -121,6 +138,9 @@ impl ApiServer {
             signer,
             rbac: Rbac::new(changes),
             sessions: Sessions::default(),
+            authorities,
+            jwt_issuers,
+            verified: Verified::default(),
             metrics: Metrics::default(),
             in_flight: InFlight::default(),
             charging: crate::admission::Charging::default(),

@@ -3,6 +3,7 @@
 
 mod apply;
 mod audit;
+mod authentication;
 mod classes;
 mod compression;
 mod encryption;

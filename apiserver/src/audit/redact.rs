@@ -25,6 +25,8 @@ pub(super) fn redacted(info: &RequestInfo, mut body: Value, keep_managed_fields:
 fn drop_managed_fields(body: &mut Value) {
     let items = body.get_mut("items").and_then(Value::as_array_mut);
     items.into_iter().flatten().for_each(drop_managed_fields);
+    let rows = body.get_mut("rows").and_then(Value::as_array_mut);
+    rows.into_iter().flatten().filter_map(|row| row.get_mut("object")).for_each(drop_managed_fields);
     if let Some(metadata) = body.get_mut("metadata").and_then(Value::as_object_mut) {
         metadata.remove("managedFields");
     }

@@ -1,17 +1,33 @@
-//! Who is asking: a client certificate, a bearer token (static, of a service account, or of a joining node), or nobody.
+//! Who is asking: a proxy for somebody, a client certificate, a bearer token (static, of a session, of a joining node, of a
+//! service account, or of another issuer), or nobody.
+
+mod bootstrap_token;
+pub mod certificate;
+pub mod oidc;
+pub mod request_header;
+mod service_account;
+mod verified;
+
+pub use certificate::Peer;
+pub use verified::Verified;
 
 use crate::http::error::Status;
 use crate::server::ApiServer;
-use crate::verbs::get::get_cached;
-use crate::verbs::object_meta::is_deleting;
 use base64::Engine;
-use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use http::header;
 use http::request::Parts;
-use serde_json::Value;
+use jiff::Timestamp;
+use serde::Deserialize;
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
+/// In `extra`: by which credential the caller was known.
+pub const CREDENTIAL_ID: &str = "authentication.kubernetes.io/credential-id";
+/// Longer ones are not looked at. Tokens of other issuers may list many groups.
+const TOKEN_BYTES_MAX: usize = 64 * 1024;
+const INVALID: &str = "invalid bearer token";
 /// A browser cannot set headers on a WebSocket: the token comes as a subprotocol of this name.
 const PROTOCOL_TOKEN: &str = "base64url.bearer.authorization.k8s.io.";
 
@@ -60,173 +76,177 @@ impl User {
     pub fn node(&self) -> Option<&str> {
         self.name.strip_prefix("system:node:").filter(|_| self.is_in("system:nodes"))
     }
-
-    /// CN and O of a client certificate that was verified already.
-    pub fn of_certificate(der: &[u8]) -> Option<Self> {
-        let (_, certificate) = x509_parser::parse_x509_certificate(der).ok()?;
-        let subject = certificate.subject();
-        let name = subject.iter_common_name().next()?.as_str().ok()?;
-        let groups: Vec<&str> = subject.iter_organization().filter_map(|group| group.as_str().ok()).collect();
-        Some(Self::new(name, &groups))
-    }
 }
-
-/// The verified client certificate of a connection; the listener puts it into each request.
-#[derive(Debug, Clone)]
-pub struct PeerUser(pub User);
 
 /// Where a connection comes from; the listener puts it into each request.
 #[derive(Debug, Clone, Copy)]
 pub struct PeerAddress(pub std::net::SocketAddr);
 
+/// What is known of a caller, and for how long.
+#[derive(Debug, Clone, Default)]
+pub struct Known {
+    pub user: User,
+    /// For whom the credential is good, of those that were asked for.
+    pub audiences: Vec<String>,
+    until: Option<Timestamp>,
+    /// The objects that the credential depends on, by key and revision.
+    bound: Vec<(String, i64)>,
+}
+
+impl Known {
+    /// By a credential that is good for this server alone.
+    fn here(server: &ApiServer, user: User) -> Self {
+        Known { user, audiences: vec![server.options.service_account_issuer.clone()], until: None, bound: vec![] }
+    }
+}
+
+/// What one way of proving who one is makes of a credential.
+enum Outcome {
+    NotMine,
+    Refused(String),
+    Known(Known),
+}
+
+impl From<Result<Known, String>> for Outcome {
+    fn from(result: Result<Known, String>) -> Self {
+        match result {
+            Ok(known) => Outcome::Known(known),
+            Err(why) => Outcome::Refused(why),
+        }
+    }
+}
+
 /// Who asks. A caller within the process has put a `User` into the request; nobody outside can. Without any credential
-/// it is `system:anonymous`; a wrong credential is a 401.
-pub async fn authenticate(server: &ApiServer, parts: &Parts) -> Result<User, Status> {
+/// it is `system:anonymous`; a wrong credential is a 401. The credential is taken off the request, so that it goes no further.
+pub async fn authenticate(server: &Arc<ApiServer>, parts: &mut Parts) -> Result<User, Status> {
     if let Some(user) = parts.extensions.get::<User>() {
         return Ok(user.clone());
     }
-    if let Some(PeerUser(user)) = parts.extensions.get::<PeerUser>() {
-        return Ok(user.clone());
+    let peer = parts.extensions.get::<Peer>().cloned();
+    // A connection may outlive the certificate that it was opened with.
+    let outlived = peer.as_ref().is_some_and(|peer| peer.not_after < server.now().as_second());
+    let peer = peer.filter(|_| !outlived);
+    if let (Some(rule), Some(peer)) = (&server.options.request_header, &peer)
+        && let Some(user) = rule.user(peer, &parts.headers)
+    {
+        rule.strip(&mut parts.headers);
+        return user;
     }
-    let Some(token) = token(parts) else { return Ok(User::anonymous()) };
-    of_token(server, &token).await.ok_or_else(Status::unauthorized)
+    if let Some(user) = peer.and_then(|peer| peer.user) {
+        return Ok(user);
+    }
+    match token(parts) {
+        Some(token) => match of_token(server, &token, &[]).await {
+            Ok(known) => {
+                parts.headers.remove(header::AUTHORIZATION);
+                Ok(known.user)
+            }
+            Err(why) => {
+                tracing::debug!(why, "a request could not be authenticated");
+                Err(Status::unauthorized())
+            }
+        },
+        None if outlived => Err(Status::unauthorized()),
+        None => Ok(User::anonymous()),
+    }
 }
 
 fn token(parts: &Parts) -> Option<String> {
     let text = |name| parts.headers.get_all(name).iter().filter_map(|value| value.to_str().ok());
     if let Some(authorization) = text(header::AUTHORIZATION).next() {
-        let (scheme, token) = authorization.split_once(' ')?;
-        return scheme.eq_ignore_ascii_case("bearer").then(|| token.trim().to_owned());
+        let (scheme, token) = authorization.trim_start().split_once(' ')?;
+        return scheme.eq_ignore_ascii_case("bearer").then(|| token.trim().to_owned()).filter(|token| !token.is_empty());
     }
     let protocols = text(header::SEC_WEBSOCKET_PROTOCOL).flat_map(|value| value.split(','));
     let encoded = protocols.map(str::trim).find_map(|protocol| protocol.strip_prefix(PROTOCOL_TOKEN))?;
-    String::from_utf8(URL_SAFE_NO_PAD.decode(encoded).ok()?).ok()
+    String::from_utf8(URL_SAFE_NO_PAD.decode(encoded).ok()?).ok().filter(|token| !token.is_empty())
 }
 
-/// Who a bearer token stands for.
-pub async fn of_token(server: &ApiServer, token: &str) -> Option<User> {
+/// Who a bearer token stands for, and for which of `audiences` it is good (empty: for this server). Else why not.
+pub async fn of_token(server: &Arc<ApiServer>, token: &str, audiences: &[String]) -> Result<Known, String> {
+    if token.len() > TOKEN_BYTES_MAX {
+        return Err(INVALID.into());
+    }
+    let now = server.now();
+    // What is not a service account's token is meant for this server alone.
+    let here = audiences.is_empty() || audiences.contains(&server.options.service_account_issuer);
+    if here && let Some(user) = of_secret(server, token, now) {
+        return Ok(Known::here(server, user));
+    }
+    let hash = verified::hash(token, audiences);
+    if let Some(known) = server.verified.find(&hash, &server.snapshot(), now) {
+        return Ok(known);
+    }
+    let issuer = issuer(token);
+    let outcome = match (bootstrap_token::parts(token), &issuer) {
+        (Some((id, secret)), _) if here => bootstrap_token::authenticate(server, id, secret).await,
+        (_, Some(issuer)) => match service_account::authenticate(server, token, issuer, audiences).await {
+            Outcome::NotMine if here => server.jwt_issuers.authenticate(server, token, issuer).await,
+            outcome => outcome,
+        },
+        _ => Outcome::NotMine,
+    };
+    match outcome {
+        Outcome::Known(known) => {
+            // The use of one that lies in a Secret is told of each time.
+            if issuer.as_deref() != Some(crate::subresources::token::LEGACY_ISSUER) {
+                server.verified.keep(hash, &known, now);
+            }
+            Ok(known)
+        }
+        Outcome::Refused(why) => Err(format!("[{INVALID}, {why}]")),
+        Outcome::NotMine => Err(INVALID.into()),
+    }
+}
+
+/// Tokens that mean nothing but what this server remembers of them.
+fn of_secret(server: &ApiServer, token: &str, now: Timestamp) -> Option<User> {
     let hash = Sha256::digest(token);
     // Hashes are compared, so that the time it takes tells nothing of the token.
     let known = server.options.static_tokens.iter().find(|(known, _)| Sha256::digest(known) == hash);
-    if let Some((_, user)) = known {
-        return Some(user.clone());
-    }
-    if let Some(user) = server.sessions.user(token, server.now()) {
-        return Some(user);
-    }
-    if let Some((id, secret)) = bootstrap_parts(token) {
-        return bootstrap(server, id, secret).await;
-    }
-    let (user, _) = of_service_account(server, token, &[&server.options.service_account_issuer]).await?;
-    Some(user)
+    known.map(|(_, user)| user.clone()).or_else(|| server.sessions.user(token, now))
 }
 
-/// Who a token stands for, and for which of `audiences` it is good (empty: for this server).
-pub async fn for_audiences(server: &ApiServer, token: &str, audiences: &[String]) -> Option<(User, Vec<String>)> {
-    let own = &server.options.service_account_issuer;
-    if audiences.is_empty() || audiences.contains(own) {
-        // What is not a service account's token is meant for this server alone.
-        let user = of_token(server, token).await;
-        if let Some(user) = user {
-            return Some((user, vec![own.clone()]));
-        }
+/// Who says that they have signed a JSON web token. Nothing is believed yet: it only tells whose key to try.
+fn issuer(token: &str) -> Option<String> {
+    #[derive(Deserialize)]
+    struct Payload {
+        iss: String,
     }
-    if audiences.is_empty() {
+    let mut parts = token.split('.');
+    let (_, payload, _) = (parts.next()?, parts.next()?, parts.next()?);
+    if parts.next().is_some() {
         return None;
     }
-    let audiences: Vec<&str> = audiences.iter().map(String::as_str).collect();
-    let (user, mut good) = of_service_account(server, token, &audiences).await?;
-    good.retain(|audience| audiences.contains(&audience.as_str()));
-    Some((user, good))
-}
-
-/// Whose token it is and for whom, if it was signed here for one of `audiences` and what it is bound to is still there.
-async fn of_service_account(server: &ApiServer, token: &str, audiences: &[&str]) -> Option<(User, Vec<String>)> {
-    let signer = server.signer.as_ref()?;
-    let claims = signer.verify(token, audiences, server.now()).ok()?;
-    // The cache may not have seen a new account or pod yet.
-    if !claims.is_live(server, &server.snapshot()) && !claims.is_live(server, &server.cache.fresh().await.ok()?) {
-        return None;
-    }
-    let bound = &claims.private;
-    let groups = ["system:serviceaccounts", &format!("system:serviceaccounts:{}", bound.namespace)];
-    let mut user = User::new(&claims.sub, &groups);
-    user.uid = bound.serviceaccount.uid.clone();
-    let mut extra = |key: &str, value: String| user.extra.insert(format!("authentication.kubernetes.io/{key}"), vec![value]);
-    extra("credential-id", format!("JTI={}", claims.jti));
-    for (what, named) in [("pod", &bound.pod), ("node", &bound.node)] {
-        if let Some(named) = named {
-            extra(&format!("{what}-name"), named.name.clone());
-            extra(&format!("{what}-uid"), named.uid.clone());
-        }
-    }
-    Some((user, claims.aud))
-}
-
-/// `[a-z0-9]{6}.[a-z0-9]{16}`
-fn bootstrap_parts(token: &str) -> Option<(&str, &str)> {
-    let (id, secret) = token.split_once('.')?;
-    let plain = |text: &str| text.bytes().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit());
-    (id.len() == 6 && secret.len() == 16 && plain(id) && plain(secret)).then_some((id, secret))
-}
-
-/// A joining node's token: a Secret of type `bootstrap.kubernetes.io/token` in `kube-system`.
-async fn bootstrap(server: &ApiServer, id: &str, secret: &str) -> Option<User> {
-    let secrets = server.strategy("", "v1", "secrets")?;
-    let name = format!("bootstrap-token-{id}");
-    let find = |snapshot: &crate::stored::Snapshot| get_cached(snapshot, &*secrets, "kube-system", &name);
-    let object = match find(&server.snapshot()) {
-        Some(object) => object,
-        None => find(&server.cache.fresh().await.ok()?)?,
-    };
-    bootstrap_user(&object, id, secret, server.now())
-}
-
-fn bootstrap_user(object: &Value, id: &str, secret: &str, now: jiff::Timestamp) -> Option<User> {
-    let data = |key: &str| {
-        let decoded = STANDARD.decode(object["data"][key].as_str()?).ok()?;
-        String::from_utf8(decoded).ok()
-    };
-    let right = object["type"] == "bootstrap.kubernetes.io/token"
-        && !is_deleting(object)
-        && data("token-id").as_deref() == Some(id)
-        && data("token-secret").is_some_and(|known| Sha256::digest(known) == Sha256::digest(secret))
-        && data("usage-bootstrap-authentication").as_deref() == Some("true");
-    let expired = data("expiration").is_some_and(|text| text.parse::<jiff::Timestamp>().map_or(true, |at| at <= now));
-    if !right || expired {
-        return None;
-    }
-    let further = data("auth-extra-groups").unwrap_or_default();
-    let mut groups = vec![User::BOOTSTRAPPERS];
-    groups.extend(further.split(',').map(str::trim).filter(|group| group.starts_with("system:bootstrappers:")));
-    Some(User::new(&format!("system:bootstrap:{id}"), &groups))
+    let payload: Payload = serde_json::from_slice(&URL_SAFE_NO_PAD.decode(payload).ok()?).ok()?;
+    Some(payload.iss)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::json;
+    use proptest::prelude::*;
 
-    #[test]
-    fn a_bootstrap_token_is_its_secret_until_it_expires() {
-        let b64 = |text: &str| STANDARD.encode(text);
-        let object = json!({"type": "bootstrap.kubernetes.io/token", "metadata": {}, "data": {
-            "token-id": b64("abcdef"), "token-secret": b64("0123456789abcdef"),
-            "usage-bootstrap-authentication": b64("true"), "expiration": b64("2026-01-02T00:00:00Z"),
-            "auth-extra-groups": b64("system:bootstrappers:pool,system:masters"),
-        }});
-        let at = |text: &str| text.parse::<jiff::Timestamp>().unwrap();
-        let user = bootstrap_user(&object, "abcdef", "0123456789abcdef", at("2026-01-01T00:00:00Z")).unwrap();
-        assert_eq!(user.name, "system:bootstrap:abcdef");
-        assert_eq!(user.groups, ["system:bootstrappers", "system:bootstrappers:pool", "system:authenticated"]);
-        assert_eq!(bootstrap_user(&object, "abcdef", "0123456789abcdef", at("2026-01-02T00:00:00Z")), None);
-        assert_eq!(bootstrap_user(&object, "abcdef", "0123456789abcdee", at("2026-01-01T00:00:00Z")), None);
+    fn parts(name: &str, value: &str) -> Parts {
+        http::Request::builder().header(name, value).body(()).unwrap().into_parts().0
     }
 
     #[test]
-    fn a_token_of_another_form_is_no_bootstrap_token() {
-        assert!(bootstrap_parts("abcdef.0123456789abcdef").is_some());
-        assert!(bootstrap_parts("ABCDEF.0123456789abcdef").is_none());
-        assert!(bootstrap_parts("abcdef.0123").is_none());
+    fn a_token_comes_in_a_header_or_as_a_protocol() {
+        let bearer = |value| token(&parts("authorization", value));
+        assert_eq!(bearer("Bearer abc").as_deref(), Some("abc"));
+        assert_eq!(bearer("bearer  abc ").as_deref(), Some("abc"));
+        assert_eq!((bearer("Bearer "), bearer("Bearer"), bearer("Basic abc"), bearer("")), (None, None, None, None));
+        let protocol = format!("v4.channel.k8s.io, {PROTOCOL_TOKEN}{}", URL_SAFE_NO_PAD.encode("abc"));
+        assert_eq!(token(&parts("sec-websocket-protocol", &protocol)).as_deref(), Some("abc"));
+        assert_eq!(token(&parts("sec-websocket-protocol", &format!("{PROTOCOL_TOKEN}?"))), None);
+    }
+
+    proptest! {
+        #[test]
+        fn any_token_has_an_issuer_or_none(token in "[ -~]{0,60}", payload in proptest::collection::vec(any::<u8>(), 0..60)) {
+            issuer(&token);
+            issuer(&format!("a.{}.b", URL_SAFE_NO_PAD.encode(payload)));
+        }
     }
 }

@@ -176,7 +176,7 @@ async fn answer(
     body: Body,
     record: &audit::Record,
 ) -> Result<Response, Status> {
-    let user = authenticate::authenticate(&server, &parts).await.inspect_err(|_| record.failed_authentication())?;
+    let user = authenticate::authenticate(&server, &mut parts).await.inspect_err(|_| record.failed_authentication())?;
     record.authenticated(&user);
     authorize::check_anonymous(&user, &info).inspect_err(|_| record.failed_authentication())?;
     let user = impersonate::act(&server, user, &mut parts)?;

@@ -1,6 +1,7 @@
 //! The listener: TLS, HTTP/1.1 and HTTP/2 on one port, upgrades, and an ordered end.
 
-use crate::http::authenticate::{PeerAddress, PeerUser, User};
+use crate::http::authenticate::PeerAddress;
+use crate::http::authenticate::certificate::{Authorities, roots};
 use crate::http::limits;
 use crate::server::{ApiServer, Error};
 use axum::Router;
@@ -35,7 +36,8 @@ const KEEP_ALIVE_EVERY: Duration = Duration::from_secs(30);
 const SEND_BUFFER_BYTES: usize = 1024 * 1024;
 const HEADERS_MAX: usize = 128;
 
-/// TLS with the given identity, and with client certificates of `client_ca_pem`, which are not demanded.
+/// TLS with the given identity, and with client certificates of `client_ca_pem`, which are not demanded. Where
+/// proxies may speak for others, it holds their CA too.
 pub fn tls(cert_pem: &str, key_pem: &str, client_ca_pem: Option<&str>) -> Result<Arc<rustls::ServerConfig>, Error> {
     let wrong = |what: &'static str, why: &dyn std::fmt::Display| Error::Options { what, why: why.to_string() };
     let chain = CertificateDer::pem_slice_iter(cert_pem.as_bytes()).collect::<Result<Vec<_>, _>>();
@@ -44,11 +46,7 @@ pub fn tls(cert_pem: &str, key_pem: &str, client_ca_pem: Option<&str>) -> Result
     let builder = match client_ca_pem {
         None => rustls::ServerConfig::builder().with_no_client_auth(),
         Some(pem) => {
-            let mut roots = rustls::RootCertStore::empty();
-            for certificate in CertificateDer::pem_slice_iter(pem.as_bytes()) {
-                let certificate = certificate.map_err(|error| wrong("the client CA", &error))?;
-                roots.add(certificate).map_err(|error| wrong("the client CA", &error))?;
-            }
+            let roots = roots(pem).map_err(|error| wrong("the client CA", &error))?;
             let verifier = WebPkiClientVerifier::builder(Arc::new(roots)).allow_unauthenticated().build();
             rustls::ServerConfig::builder().with_client_cert_verifier(verifier.map_err(|error| wrong("the client CA", &error))?)
         }
@@ -83,8 +81,9 @@ impl ApiServer {
             };
             let Some((stream, permit)) = accepted else { continue };
             let (acceptor, router, shutdown) = (acceptor.clone(), router.clone(), shutdown.clone());
+            let authorities = self.authorities.clone();
             connections.spawn(async move {
-                serve_connection(stream, acceptor, router, shutdown).await;
+                serve_connection(stream, acceptor, router, authorities, shutdown).await;
                 drop(permit);
             });
         }
@@ -109,7 +108,13 @@ async fn accept(listener: &TcpListener, permits: &Arc<Semaphore>) -> Option<(Tcp
     }
 }
 
-async fn serve_connection(stream: TcpStream, acceptor: TlsAcceptor, router: Router, shutdown: CancellationToken) {
+async fn serve_connection(
+    stream: TcpStream,
+    acceptor: TlsAcceptor,
+    router: Router,
+    authorities: Authorities,
+    shutdown: CancellationToken,
+) {
     // Without it a small answer could wait for the acknowledgement of the one before. A failure costs only that.
     stream.set_nodelay(true).ok();
     let address = stream.peer_addr().ok().map(PeerAddress);
@@ -119,7 +124,7 @@ async fn serve_connection(stream: TcpStream, acceptor: TlsAcceptor, router: Rout
         Err(_) => return tracing::debug!("a TLS handshake took too long"),
     };
     let certificates = stream.get_ref().1.peer_certificates();
-    let peer = certificates.and_then(<[_]>::first).and_then(|certificate| User::of_certificate(certificate)).map(PeerUser);
+    let peer = certificates.and_then(|chain| authorities.peer(chain));
     let service = hyper::service::service_fn(move |mut request: http::Request<Incoming>| {
         if let Some(address) = address {
             request.extensions_mut().insert(address);

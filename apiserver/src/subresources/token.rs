@@ -2,9 +2,9 @@
 
 use crate::http::Call;
 use crate::http::error::{Invalid, Status};
+use crate::http::notes;
 use crate::http::respond;
 use crate::server::ApiServer;
-use crate::stored::Snapshot;
 use crate::verbs;
 use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair};
 use axum::body::Body;
@@ -58,6 +58,23 @@ pub struct Named {
     pub uid: String,
 }
 
+/// Who is said to have signed the tokens that lie in Secrets.
+pub const LEGACY_ISSUER: &str = "kubernetes/serviceaccount";
+
+/// What such a token says.
+#[derive(Debug, Clone, Serialize, Deserialize, PartialEq, Eq)]
+pub struct LegacyClaims {
+    pub sub: String,
+    #[serde(rename = "kubernetes.io/serviceaccount/namespace")]
+    pub namespace: String,
+    #[serde(rename = "kubernetes.io/serviceaccount/secret.name")]
+    pub secret: String,
+    #[serde(rename = "kubernetes.io/serviceaccount/service-account.name")]
+    pub account: String,
+    #[serde(rename = "kubernetes.io/serviceaccount/service-account.uid")]
+    pub uid: String,
+}
+
 /// The key that signs and verifies, with its public half as a JSON web key.
 pub struct Signer {
     encoding: EncodingKey,
@@ -90,17 +107,10 @@ impl Signer {
         jsonwebtoken::encode(&header, claims, &self.encoding)
     }
 
-    /// The claims of a token that this key signed for one of `audiences`, and that is not out of date. Whether what it
-    /// is bound to still exists is another question (`is_live`).
-    pub fn verify(&self, token: &str, audiences: &[&str], now: jiff::Timestamp) -> Result<Claims, String> {
-        let mut validation = Validation::new(Algorithm::ES256);
-        validation.set_audience(audiences);
-        validation.set_issuer(&[&self.issuer]);
-        // The server's own clock is asked below.
-        validation.validate_exp = false;
-        validation.validate_nbf = false;
-        let claims =
-            jsonwebtoken::decode::<Claims>(token, &self.decoding, &validation).map_err(|error| error.to_string())?.claims;
+    /// The claims of a token that this key signed, and that is not out of date. For whom it is good, and whether what it is
+    /// bound to still exists, are other questions.
+    pub fn verify(&self, token: &str, now: jiff::Timestamp) -> Result<Claims, String> {
+        let claims: Claims = self.signed(token, &self.issuer)?;
         let (now, leeway) = (now.as_second(), LEEWAY_SECONDS as i64);
         if claims.exp + leeway < now {
             return Err("service account token has expired".into());
@@ -110,23 +120,23 @@ impl Signer {
         }
         Ok(claims)
     }
-}
 
-impl Claims {
-    /// Whether the service account, and the pod, secret or node that the token is bound to, are still those that it was
-    /// made for.
-    pub fn is_live(&self, server: &ApiServer, snapshot: &Snapshot) -> bool {
-        let lives = |plural: &str, namespace: &str, named: &Named| {
-            let Some(strategy) = server.strategy("", "v1", plural) else { return false };
-            let object = verbs::get::get_cached(snapshot, &*strategy, namespace, &named.name);
-            object.is_some_and(|object| object["metadata"]["uid"] == named.uid.as_str())
-        };
-        let Private { namespace, serviceaccount, pod, secret, node } = &self.private;
-        lives("serviceaccounts", namespace, serviceaccount)
-            && pod.as_ref().is_none_or(|pod| lives("pods", namespace, pod))
-            && secret.as_ref().is_none_or(|secret| lives("secrets", namespace, secret))
-            // A pod's token names its node too; only a token bound to the node alone ends with it.
-            && (pod.is_some() || node.as_ref().is_none_or(|node| lives("nodes", "", node)))
+    /// The same of a token that lies in a Secret, and never expires.
+    pub fn verify_legacy(&self, token: &str) -> Result<LegacyClaims, String> {
+        self.signed(token, LEGACY_ISSUER)
+    }
+
+    fn signed<T: serde::de::DeserializeOwned>(&self, token: &str, issuer: &str) -> Result<T, String> {
+        let mut validation = Validation::new(Algorithm::ES256);
+        validation.set_issuer(&[issuer]);
+        validation.set_required_spec_claims(&["iss"]);
+        // The server's own clock is asked, and it knows for whom the token has to be.
+        (validation.validate_exp, validation.validate_nbf, validation.validate_aud) = (false, false, false);
+        let data = jsonwebtoken::decode::<T>(token, &self.decoding, &validation).map_err(|error| error.to_string())?;
+        if data.header.crit.is_some() {
+            return Err("the token has critical headers that are not known here".into());
+        }
+        Ok(data.claims)
     }
 }
 
@@ -137,6 +147,7 @@ pub async fn create(call: Call) -> Result<Response, Status> {
     let body = call.read_body().await?;
     let mut request = super::parse_body(call.content_type(), &body)?;
     let signer = call.server.signer.clone().ok_or_else(Status::no_such_path)?;
+    check_name(&request, call.name(), call.namespace())?;
     let account = verbs::get_object(&call.server, &*call.strategy, call.namespace(), call.name()).await?;
 
     let seconds = match &request["spec"]["expirationSeconds"] {
@@ -179,6 +190,7 @@ pub async fn create(call: Call) -> Result<Response, Status> {
         jti: uuid::Uuid::new_v4().to_string(),
         private,
     };
+    notes::annotate("authentication.kubernetes.io/issued-credential-id", format!("JTI={}", claims.jti));
     let token = if dry_run { String::new() } else { signer.sign(&claims).map_err(|error| Status::internal(&error))? };
     let expires = jiff::Timestamp::from_second(expires).map_err(|error| Status::internal(&error))?;
     request["kind"] = "TokenRequest".into();
@@ -190,6 +202,20 @@ pub async fn create(call: Call) -> Result<Response, Status> {
     request["spec"]["expirationSeconds"] = json!(seconds);
     request["status"] = json!({"token": token, "expirationTimestamp": verbs::object_meta::timestamp(expires)});
     Ok(respond::value(accept, StatusCode::CREATED, &request))
+}
+
+/// The request may name the account, but no other than the path does.
+fn check_name(request: &Value, name: &str, namespace: &str) -> Result<(), Status> {
+    let text = |field: &str| request["metadata"][field].as_str().unwrap_or_default();
+    if !["", name].contains(&text("name")) {
+        let own = text("name");
+        return Err(Status::bad_request(format!("the name of the object ({own}) does not match the name on the URL ({name})")));
+    }
+    if !["", namespace].contains(&text("namespace")) {
+        let why = "the namespace of the provided object does not match the namespace sent on the request";
+        return Err(Status::bad_request(why));
+    }
+    Ok(())
 }
 
 /// Binds the token to a pod (and its node), a secret or a node, which must exist and be the one that is meant.
@@ -288,17 +314,16 @@ mod tests {
     }
 
     #[test]
-    fn a_token_is_what_was_signed_until_it_expires_and_for_its_audience_alone() {
+    fn a_token_is_what_was_signed_until_it_expires() {
         let key = rcgen::KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256).unwrap().serialize_pem();
         let signer = Signer::new(&key, "https://issuer").unwrap();
         let token = signer.sign(&claims(1_000)).unwrap();
         let at = |second| jiff::Timestamp::from_second(second).unwrap();
-        assert_eq!(signer.verify(&token, &["x"], at(500)), Ok(claims(1_000)));
-        assert!(signer.verify(&token, &["y"], at(500)).is_err());
-        assert!(signer.verify(&token, &["x"], at(1_100)).is_err());
-        assert!(signer.verify(&token, &["x"], at(50)).is_err());
+        assert_eq!(signer.verify(&token, at(500)), Ok(claims(1_000)));
+        assert!(signer.verify(&token, at(1_100)).is_err());
+        assert!(signer.verify(&token, at(50)).is_err());
         let other = rcgen::KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256).unwrap().serialize_pem();
-        assert!(Signer::new(&other, "https://issuer").unwrap().verify(&token, &["x"], at(500)).is_err());
-        assert!(Signer::new(&key, "https://other").unwrap().verify(&token, &["x"], at(500)).is_err());
+        assert!(Signer::new(&other, "https://issuer").unwrap().verify(&token, at(500)).is_err());
+        assert!(Signer::new(&key, "https://other").unwrap().verify(&token, at(500)).is_err());
     }
 }

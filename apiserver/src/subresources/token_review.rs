@@ -14,10 +14,10 @@ pub async fn create(call: Call, review: &review::Review) -> Result<Response, Sta
         return Err(Status::bad_request("token is required for TokenReview in authentication"));
     }
     let asked: Vec<String> = texts(&object["spec"]["audiences"]);
-    let known = authenticate::for_audiences(&call.server, &token, &asked).await;
+    let known = authenticate::of_token(&call.server, &token, &asked).await;
     object["status"] = match known {
-        Some((user, audiences)) => json!({"authenticated": true, "user": user_info(&user), "audiences": audiences}),
-        None => json!({"user": {}, "error": "invalid bearer token"}),
+        Ok(known) => json!({"authenticated": true, "user": user_info(&known.user), "audiences": known.audiences}),
+        Err(why) => json!({"user": {}, "error": why}),
     };
     review::respond(&call, object, &warnings)
 }

@@ -3,7 +3,10 @@
 // These are tests, though they are compiled into the library so that every implementation can run them.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
-use crate::{Batch, Change, Error, Event, Expect, Page, Range, Record, Revision, Store, VALUE_BYTES_MAX, Write};
+use crate::{
+    Batch, Change, Error, Event, Expect, Guard, Page, Range, Record, Revision, Store, TRANSACTION_WRITES_MAX, Transaction,
+    VALUE_BYTES_MAX, Write,
+};
 use futures::future::{BoxFuture, join_all};
 use futures::{Stream, StreamExt};
 use std::collections::{BTreeMap, HashMap};
@@ -29,6 +32,8 @@ pub async fn all(factory: Factory<'_>) {
     a_read_sees_every_acknowledged_write_of_the_other_replica(factory).await;
     compaction_forgets_history_and_keeps_what_lives(factory).await;
     a_watch_from_what_is_not_there_is_refused(factory).await;
+    a_transaction_happens_as_a_whole(factory).await;
+    a_transaction_of_racing_writers_reads_and_writes_at_once(factory).await;
 }
 
 pub fn put(key: &str, expect: Expect, value: impl Into<String>) -> Write {
@@ -73,8 +78,12 @@ pub fn replay(events: &[Event]) -> BTreeMap<Arc<str>, Record> {
         let before = live.remove(&event.key);
         assert_eq!(before.as_ref().map_or(0, |before| before.mod_revision), event.previous_revision, "{event:?}");
         assert_eq!(before.as_ref().map_or(0, |before| before.version) + 1, event.version, "{event:?}");
-        let create_revision = before.map_or(event.revision, |before| before.create_revision);
-        assert_eq!(create_revision, event.create_revision, "{event:?}");
+        match &before {
+            Some(before) => assert_eq!(before.create_revision, event.create_revision, "{event:?}"),
+            // Later if a transaction created it.
+            None => assert!(event.revision <= event.create_revision, "{event:?}"),
+        }
+        let create_revision = event.create_revision;
         if let Some(value) = event.value.clone() {
             let (key, mod_revision, version) = (event.key.clone(), event.revision, event.version);
             live.insert(event.key.clone(), Record { key, value, create_revision, mod_revision, version });
@@ -279,4 +288,90 @@ async fn a_watch_from_what_is_not_there_is_refused(factory: Factory<'_>) {
     store.write(put("/a", Expect::Any, "")).await.unwrap();
     assert!(matches!(store.watch(2).await, Err(Error::Future { newest: 1 })));
     assert!(store.watch(1).await.is_ok());
+}
+
+fn guard(start: &str, end: &str, since: Revision) -> Guard {
+    Guard { start: start.into(), end: end.into(), since }
+}
+
+async fn a_transaction_happens_as_a_whole(factory: Factory<'_>) {
+    let (store, other) = factory().await;
+    store.write(put("/a", Expect::Absent, "1")).await.unwrap();
+    store.write(put("/b", Expect::Absent, "1")).await.unwrap();
+    let mut watch = other.watch(0).await.unwrap();
+    let writes = vec![
+        put("/a", Expect::Revision(1), "2"),
+        put("/c", Expect::Absent, "2"),
+        delete("/b", Expect::Any),
+        put("/d", Expect::Any, "2"),
+    ];
+    let transaction = Transaction { guards: vec![guard("/a", "/z", 2), guard("/x", "/y", 0)], writes };
+    assert_eq!(store.transact(transaction.clone()).await.unwrap(), 6, "its last revision");
+    assert!(matches!(other.transact(transaction).await, Err(Error::Conflict { .. })), "the guard has seen the first");
+
+    let events = take_events(&mut watch, 0, 6).await;
+    let found: Vec<_> = events[2..].iter().map(|event| (&*event.key, event.value.is_some(), event.create_revision)).collect();
+    assert_eq!(found, [("/a", true, 1), ("/c", true, 6), ("/b", false, 2), ("/d", true, 6)]);
+    let live: Vec<Record> = replay(&events).into_values().collect();
+    assert_eq!(other.range(range("/", "0", None, 0)).await.unwrap().records, live);
+    assert_eq!(other.count(range("/", "0", None, 1)).await.unwrap(), 3);
+    assert_eq!(other.count(range("/", "0", Some(2), 0)).await.unwrap(), 2);
+    assert_eq!(
+        other.count(range("/", "0", Some(5), 0)).await.unwrap(),
+        2,
+        "only a transaction's last state is one that was seen"
+    );
+
+    let refused = |writes| Transaction { guards: vec![], writes };
+    let one_is_wrong = refused(vec![put("/a", Expect::Any, "3"), put("/c", Expect::Absent, "3")]);
+    assert!(matches!(store.transact(one_is_wrong).await, Err(Error::Exists)));
+    let one_is_missing = refused(vec![put("/a", Expect::Any, "3"), delete("/none", Expect::Any)]);
+    assert!(matches!(store.transact(one_is_missing).await, Err(Error::NotFound)));
+    let one_has_moved = refused(vec![put("/e", Expect::Any, "3"), put("/a", Expect::Revision(1), "3")]);
+    assert!(matches!(store.transact(one_has_moved).await, Err(Error::Conflict { current: 3 })));
+    assert_eq!(other.revision().await.unwrap(), 6, "nothing of them was written");
+    assert_eq!(store.transact(Transaction::default()).await.unwrap(), 6);
+
+    // More than a batch and than a partition has.
+    let many = (0..700).map(|n| put(&format!("/many/{n}"), Expect::Absent, "")).collect();
+    assert_eq!(store.transact(refused(many)).await.unwrap(), 706);
+    assert_eq!(store.write(put("/many/0", Expect::Revision(7), "x")).await.unwrap(), 707);
+    let many = (0..=TRANSACTION_WRITES_MAX).map(|n| put(&format!("/{n}"), Expect::Any, "")).collect();
+    assert!(matches!(store.transact(refused(many)).await, Err(Error::TooManyWrites { .. })));
+}
+
+/// Each takes from one of two accounts what is there and gives it to the other: the sum stays.
+async fn a_transaction_of_racing_writers_reads_and_writes_at_once(factory: Factory<'_>) {
+    let (one, other) = factory().await;
+    for account in ["/account/a", "/account/b"] {
+        one.write(put(account, Expect::Absent, "100")).await.unwrap();
+    }
+    let movers = (0..8).map(|mover| {
+        let store = if mover % 2 == 0 { one.clone() } else { other.clone() };
+        tokio::spawn(async move {
+            let mut done = 0;
+            while done < 10 {
+                let page = store.range(range("/account/", "/account0", None, 0)).await.unwrap();
+                let amounts: Vec<i64> =
+                    page.records.iter().map(|record| std::str::from_utf8(&record.value).unwrap().parse().unwrap()).collect();
+                assert_eq!(amounts.iter().sum::<i64>(), 200, "half of a transaction was seen");
+                let writes = vec![
+                    put("/account/a", Expect::Any, (amounts[0] - mover).to_string()),
+                    put("/account/b", Expect::Any, (amounts[1] + mover).to_string()),
+                ];
+                let guards = vec![guard("/account/", "/account0", page.revision)];
+                match store.transact(Transaction { guards, writes }).await {
+                    Ok(_) => done += 1,
+                    Err(Error::Conflict { .. }) => {}
+                    Err(error) => panic!("{error}"),
+                }
+            }
+        })
+    });
+    join_all(movers).await.into_iter().for_each(|mover| mover.unwrap());
+    let page = one.range(range("/account/", "/account0", None, 0)).await.unwrap();
+    let amounts: Vec<_> = page.records.iter().map(|record| record.value.clone()).collect();
+    let moved: i64 = (0..8).sum::<i64>() * 10;
+    assert_eq!(amounts, [(100 - moved).to_string(), (100 + moved).to_string()]);
+    assert_eq!(one.revision().await.unwrap(), 2 + 2 * 80);
 }

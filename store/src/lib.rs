@@ -17,6 +17,17 @@ pub mod postgres;
 /// The largest value that a write may carry, as large as etcd's largest request.
 pub const VALUE_BYTES_MAX: usize = 1_572_864;
 
+/// The most writes that a transaction may have: one batch holds them all in memory.
+pub const TRANSACTION_WRITES_MAX: usize = 20_000;
+
+/// What the keys begin with that do not belong to the cluster's own objects, but to the users of the etcd face and to the
+/// face itself. `!` is in no API group's name, and a custom group's has a dot.
+pub const FOREIGN_PREFIXES: [&str; 2] = ["/etcd/", "/etcd!"];
+
+pub(crate) fn is_foreign(key: &str) -> bool {
+    FOREIGN_PREFIXES.iter().any(|prefix| key.starts_with(prefix))
+}
+
 /// The number of a commit. 0 is before the first write.
 pub type Revision = i64;
 
@@ -25,7 +36,7 @@ pub type Revision = i64;
 pub struct Record {
     pub key: Arc<str>,
     pub value: Bytes,
-    /// The revision at which this key was last created.
+    /// The revision at which this key was last created; if that was by a transaction, the transaction's last.
     pub create_revision: Revision,
     pub mod_revision: Revision,
     /// How many times the key was written since it was created, beginning at 1.
@@ -75,6 +86,31 @@ impl Write {
             }
             _ => Ok(()),
         }
+    }
+}
+
+/// Says that no key from `start` (inclusive) to `end` (exclusive) was written after `since`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Guard {
+    pub start: Arc<str>,
+    pub end: Arc<str>,
+    pub since: Revision,
+}
+
+/// Writes that happen together or not at all. Who has read ranges at a revision and decided by them guards those ranges.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Transaction {
+    pub guards: Vec<Guard>,
+    /// Of distinct keys, in the order of their revisions.
+    pub writes: Vec<Write>,
+}
+
+impl Transaction {
+    pub(crate) fn check_size(&self) -> Result<(), Error> {
+        if self.writes.len() > TRANSACTION_WRITES_MAX {
+            return Err(Error::TooManyWrites { writes: self.writes.len(), limit: TRANSACTION_WRITES_MAX });
+        }
+        self.writes.iter().try_for_each(Write::check_size)
     }
 }
 
@@ -135,6 +171,8 @@ pub enum Error {
     Future { newest: Revision },
     #[error("the value has {bytes} bytes, the limit is {limit}")]
     TooLarge { bytes: usize, limit: usize },
+    #[error("the transaction has {writes} writes, the limit is {limit}")]
+    TooManyWrites { writes: usize, limit: usize },
     /// A reader that is too slow was cut off, or the store lost its continuity (a failover): begin again with a list.
     #[error("the watch was cut off: {0}")]
     CutOff(&'static str),
@@ -152,8 +190,13 @@ pub enum Error {
 pub trait Store: Send + Sync + 'static {
     /// Writes if `expect` holds, and answers with the new revision once the write is durable.
     async fn write(&self, write: Write) -> Result<Revision, Error>;
+    /// Makes all of the writes, with consecutive revisions and seen all at once, and answers with the last revision; or
+    /// none of them, if a guard (`Conflict`) or a write's `expect` does not hold.
+    async fn transact(&self, transaction: Transaction) -> Result<Revision, Error>;
     async fn get(&self, key: &str, at: Option<Revision>) -> Result<Option<Record>, Error>;
     async fn range(&self, range: Range) -> Result<Page, Error>;
+    /// How many keys there are in the range, whatever its limit.
+    async fn count(&self, range: Range) -> Result<usize, Error>;
     /// The newest committed revision; a read that waits for it is consistent. Concurrent callers share one question.
     async fn revision(&self) -> Result<Revision, Error>;
     /// Every change after `after`, in order, without gap or repetition, for as long as the stream is read.
@@ -162,4 +205,6 @@ pub trait Store: Send + Sync + 'static {
     async fn compact(&self, revision: Revision) -> Result<(), Error>;
     /// The oldest revision that can still be watched from or read at.
     async fn oldest(&self) -> Result<Revision, Error>;
+    /// Bytes that the store takes where it is kept.
+    async fn size(&self) -> Result<u64, Error>;
 }

@@ -1,6 +1,6 @@
 //! The twin of the Postgres store, in memory: for tests and simulation. It keeps nothing when dropped.
 
-use crate::{Batch, Change, Error, Event, Page, Range, Record, Revision, Store, Write};
+use crate::{Batch, Change, Error, Event, Page, Range, Record, Revision, Store, Transaction, Write};
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures::stream::BoxStream;
@@ -50,7 +50,8 @@ impl State {
         self.keys.get(key)?.last().filter(|version| version.value.is_some())
     }
 
-    fn write(&mut self, write: Write) -> Result<Revision, Error> {
+    /// `creates_at`: the revision that the key gets as its first, if it does not exist.
+    fn write(&mut self, write: Write, creates_at: Option<Revision>) -> Result<Revision, Error> {
         let live = self.live(&write.key);
         let current = live.map_or(0, |version| version.revision);
         write.check(current)?;
@@ -60,7 +61,8 @@ impl State {
             Change::Put(value) => Some(value),
             Change::Delete => None,
         };
-        let version = Version { revision, create_revision: created.unwrap_or(revision), version: count + 1, value };
+        let version =
+            Version { revision, create_revision: created.or(creates_at).unwrap_or(revision), version: count + 1, value };
         self.log.push_back(Event {
             revision,
             key: write.key.clone(),
@@ -72,6 +74,24 @@ impl State {
         self.keys.entry(write.key).or_default().push(version);
         self.revision = revision;
         Ok(revision)
+    }
+
+    fn transact(&mut self, transaction: Transaction) -> Result<Revision, Error> {
+        for guard in &transaction.guards {
+            let newer = self.log.iter().rev().take_while(|event| event.revision > guard.since);
+            let found = newer.filter(|event| guard.start <= event.key && event.key < guard.end).last();
+            if let Some(event) = found {
+                return Err(Error::Conflict { current: event.revision });
+            }
+        }
+        for write in &transaction.writes {
+            write.check(self.live(&write.key).map_or(0, |version| version.revision))?;
+        }
+        let last = self.revision + transaction.writes.len() as Revision;
+        for write in transaction.writes {
+            self.write(write, Some(last))?;
+        }
+        Ok(last)
     }
 
     /// The revision to read at, if it is one that can be read.
@@ -122,8 +142,16 @@ impl Store for Memory {
     async fn write(&self, write: Write) -> Result<Revision, Error> {
         write.check_size()?;
         let mut state = self.state.lock();
-        let revision = state.write(write)?;
+        let revision = state.write(write, None)?;
         // Under the lock, so that the revisions are announced in their order.
+        self.newest.send_replace(revision);
+        Ok(revision)
+    }
+
+    async fn transact(&self, transaction: Transaction) -> Result<Revision, Error> {
+        transaction.check_size()?;
+        let mut state = self.state.lock();
+        let revision = state.transact(transaction)?;
         self.newest.send_replace(revision);
         Ok(revision)
     }
@@ -145,6 +173,10 @@ impl Store for Memory {
         let limit = if range.limit == 0 { usize::MAX } else { range.limit };
         let records: Vec<Record> = found.by_ref().take(limit).collect();
         Ok(Page { records, revision, more: found.next().is_some() })
+    }
+
+    async fn count(&self, range: Range) -> Result<usize, Error> {
+        Ok(self.range(Range { limit: 0, ..range }).await?.records.len())
     }
 
     async fn revision(&self) -> Result<Revision, Error> {
@@ -179,5 +211,11 @@ impl Store for Memory {
 
     async fn oldest(&self) -> Result<Revision, Error> {
         Ok(self.state.lock().compacted)
+    }
+
+    async fn size(&self) -> Result<u64, Error> {
+        let state = self.state.lock();
+        let values = state.keys.values().flatten().filter_map(|version| version.value.as_ref());
+        Ok(values.map(|value| value.len() as u64).sum())
     }
 }

@@ -1,7 +1,7 @@
 //! The store on Postgres: a narrow live table and a partitioned log, one counter that every commit locks, and a writer
 //! that commits all waiting writes together. `docs/store.md` tells why it is correct.
 
-use crate::{Batch, Error, Event, Page, Range, Record, Revision, Store, Write};
+use crate::{Batch, Error, Event, Page, Range, Record, Revision, Store, Transaction, Write};
 use async_trait::async_trait;
 use bytes::Bytes;
 use feed::Feed;
@@ -66,7 +66,7 @@ impl Default for Options {
 pub struct Postgres {
     pool: PgPool,
     feed: Arc<Feed>,
-    writes: mpsc::Sender<writer::Pending>,
+    writes: mpsc::Sender<writer::Queued>,
     questions: mpsc::Sender<oneshot::Sender<Result<Revision, Error>>>,
     write_timeout: Duration,
     tasks: parking_lot::Mutex<tokio::task::JoinSet<()>>,
@@ -107,6 +107,23 @@ impl Postgres {
         let mut tasks = std::mem::take(&mut *self.tasks.lock());
         tasks.shutdown().await;
         self.pool.close().await;
+    }
+}
+
+impl Postgres {
+    async fn queue(&self, queued: impl FnOnce(writer::Answer, Instant) -> writer::Queued) -> Result<Revision, Error> {
+        let deadline = Instant::now() + self.write_timeout;
+        let (answer, answered) = oneshot::channel();
+        match tokio::time::timeout_at(deadline, self.writes.send(queued(answer, deadline))).await {
+            Err(_) => return Err(Error::Timeout),
+            Ok(Err(_)) => return Err(Error::Closed),
+            Ok(Ok(())) => {}
+        }
+        match tokio::time::timeout_at(deadline, answered).await {
+            Err(_) => Err(Error::Timeout),
+            Ok(Err(_)) => Err(Error::Closed),
+            Ok(Ok(outcome)) => outcome,
+        }
     }
 }
 
@@ -223,19 +240,15 @@ fn event(row: &PgRow, column: usize) -> Option<Event> {
 impl Store for Postgres {
     async fn write(&self, write: Write) -> Result<Revision, Error> {
         write.check_size()?;
-        let deadline = Instant::now() + self.write_timeout;
-        let (answer, answered) = oneshot::channel();
-        let pending = writer::Pending { write, answer, deadline };
-        match tokio::time::timeout_at(deadline, self.writes.send(pending)).await {
-            Err(_) => return Err(Error::Timeout),
-            Ok(Err(_)) => return Err(Error::Closed),
-            Ok(Ok(())) => {}
+        self.queue(|answer, deadline| writer::Queued::One(writer::Pending { work: write, answer, deadline })).await
+    }
+
+    async fn transact(&self, transaction: Transaction) -> Result<Revision, Error> {
+        transaction.check_size()?;
+        if transaction.writes.is_empty() {
+            return self.revision().await;
         }
-        match tokio::time::timeout_at(deadline, answered).await {
-            Err(_) => Err(Error::Timeout),
-            Ok(Err(_)) => Err(Error::Closed),
-            Ok(Ok(outcome)) => outcome,
-        }
+        self.queue(|answer, deadline| writer::Queued::Transaction(writer::Pending { work: transaction, answer, deadline })).await
     }
 
     async fn get(&self, key: &str, at: Option<Revision>) -> Result<Option<Record>, Error> {
@@ -266,6 +279,16 @@ impl Store for Postgres {
         Ok(Page { records, revision, more })
     }
 
+    async fn count(&self, range: Range) -> Result<usize, Error> {
+        let Range { start, end, at, .. } = &range;
+        let row = match at {
+            None => read(|| sqlx::query(sql::COUNT).bind(start).bind(end).fetch_one(&self.pool)).await?,
+            Some(at) => read(|| sqlx::query(sql::COUNT_AT).bind(start).bind(end).bind(at).fetch_one(&self.pool)).await?,
+        };
+        check_readable(&row, *at)?;
+        Ok(row.get::<i64, _>(2) as usize)
+    }
+
     async fn revision(&self) -> Result<Revision, Error> {
         let (asker, answer) = oneshot::channel();
         self.questions.send(asker).await.map_err(|_| Error::Closed)?;
@@ -288,5 +311,9 @@ impl Store for Postgres {
 
     async fn oldest(&self) -> Result<Revision, Error> {
         Ok(read(|| sqlx::query(sql::REVISION).fetch_one(&self.pool)).await?.get(1))
+    }
+
+    async fn size(&self) -> Result<u64, Error> {
+        Ok(read(|| sqlx::query(sql::SIZE).fetch_one(&self.pool)).await?.get::<i64, _>(0) as u64)
     }
 }

@@ -4,7 +4,7 @@
 use super::Encryption;
 use async_trait::async_trait;
 use futures::stream::BoxStream;
-use slipway_store::{Batch, Change, Error, Page, Range, Record, Revision, Store, Write};
+use slipway_store::{Batch, Change, Error, Page, Range, Record, Revision, Store, Transaction, Write};
 use std::sync::Arc;
 
 pub(crate) struct Sealing {
@@ -12,13 +12,24 @@ pub(crate) struct Sealing {
     pub(crate) encryption: Arc<Encryption>,
 }
 
-#[async_trait]
-impl Store for Sealing {
-    async fn write(&self, mut write: Write) -> Result<Revision, Error> {
+impl Sealing {
+    fn sealed(&self, mut write: Write) -> Write {
         if let Change::Put(value) = write.change {
             write.change = Change::Put(self.encryption.seal(&write.key, value));
         }
-        self.store.write(write).await
+        write
+    }
+}
+
+#[async_trait]
+impl Store for Sealing {
+    async fn write(&self, write: Write) -> Result<Revision, Error> {
+        self.store.write(self.sealed(write)).await
+    }
+
+    async fn transact(&self, mut transaction: Transaction) -> Result<Revision, Error> {
+        transaction.writes = transaction.writes.into_iter().map(|write| self.sealed(write)).collect();
+        self.store.transact(transaction).await
     }
 
     async fn get(&self, key: &str, at: Option<Revision>) -> Result<Option<Record>, Error> {
@@ -27,6 +38,10 @@ impl Store for Sealing {
 
     async fn range(&self, range: Range) -> Result<Page, Error> {
         self.store.range(range).await
+    }
+
+    async fn count(&self, range: Range) -> Result<usize, Error> {
+        self.store.count(range).await
     }
 
     async fn revision(&self) -> Result<Revision, Error> {
@@ -43,5 +58,9 @@ impl Store for Sealing {
 
     async fn oldest(&self) -> Result<Revision, Error> {
         self.store.oldest().await
+    }
+
+    async fn size(&self) -> Result<u64, Error> {
+        self.store.size().await
     }
 }

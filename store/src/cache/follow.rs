@@ -1,7 +1,7 @@
 //! The one task that writes the cache: it loads the store, then applies its changes in order.
 
 use super::{Change, Entry, Ingest, Shared, Snapshot, hub::Row};
-use crate::{Error, Event, Range, Record, Revision, Store};
+use crate::{Error, Event, Range, Record, Revision, Store, is_foreign};
 use bytes::Bytes;
 use futures::StreamExt;
 use std::collections::HashMap;
@@ -78,7 +78,7 @@ async fn load_once<A>(store: &dyn Store, ingest: &Ingest<A>) -> Result<Loaded<A>
             // The least key that is greater.
             range.start = format!("{}\u{1}", last.key);
         }
-        for record in page.records {
+        for record in page.records.into_iter().filter(|record| !is_foreign(&record.key)) {
             let entry = enter(record, ingest, &mut originals);
             snapshot.objects.insert(entry.key.clone(), entry);
         }
@@ -144,6 +144,9 @@ async fn follow<A: Send + Sync>(shared: &Shared<A>, originals: &mut Originals) -
                 return Err(Error::CutOff("the store's history has a hole"));
             }
             snapshot.revision = event.revision;
+            if is_foreign(&event.key) {
+                continue;
+            }
             applied.extend(apply(&mut snapshot, event, &shared.ingest, originals));
         }
         publish(shared, snapshot, applied, batch.revision).await;

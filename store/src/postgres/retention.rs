@@ -39,7 +39,12 @@ async fn once(pool: &PgPool, options: &Options, seen: &mut Seen) -> Result<(), s
 
 /// Sees to it that the log has room for what is written next.
 pub(super) async fn add_partitions(connection: impl PgExecutor<'_>, size: i64) -> Result<(), sqlx::Error> {
-    let room = size.max(BATCH_WRITES_MAX as i64);
+    make_room(connection, size, BATCH_WRITES_MAX).await
+}
+
+/// The same for so many writes in one go.
+pub(super) async fn make_room(connection: impl PgExecutor<'_>, size: i64, writes: usize) -> Result<(), sqlx::Error> {
+    let room = size.max(writes as i64);
     in_time(sqlx::query(sql::ADD_PARTITIONS).bind(size).bind(room).execute(connection)).await.map(|_| ())
 }
 

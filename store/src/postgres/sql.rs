@@ -11,6 +11,9 @@ pub(super) const APPLY_BATCH: &str =
 pub(super) const PUT_ONE: &str =
     "SELECT outcomes, prev_revs, create_revs, versions, written_us FROM put_one($1::uuid, $2, $3, $4, $5)";
 
+pub(super) const APPLY_TRANSACTION: &str = "SELECT outcome, refused, prev_revs, create_revs, versions, written_us
+    FROM apply_transaction($1::uuid, $2, $3, $4, $5, $6, $7, $8)";
+
 /// The batch that this writer committed last, with its changes.
 pub(super) const LAST_BATCH: &str = "SELECT l.rev, l.key, l.prev_rev, l.create_rev, l.version, l.value,
         (extract(epoch FROM l.written_at) * 1000000)::bigint
@@ -54,6 +57,18 @@ pub(super) const RANGE_AT: &str = "SELECT r.rev, r.compact_rev, l.key, l.value, 
             WHERE log.key >= $1 AND log.key < $2 AND log.rev <= $4 ORDER BY log.key, log.rev DESC
         ) last WHERE last.value IS NOT NULL ORDER BY last.key LIMIT $3
     ) l ON true WHERE r.id = 1 ORDER BY l.key";
+
+pub(super) const COUNT: &str = "SELECT r.rev, r.compact_rev, (SELECT count(*) FROM kv WHERE key >= $1 AND key < $2)
+    FROM revision r WHERE r.id = 1";
+
+/// $3: the revision.
+pub(super) const COUNT_AT: &str = "SELECT r.rev, r.compact_rev, (SELECT count(*) FROM (
+            SELECT DISTINCT ON (log.key) log.value IS NOT NULL AS live FROM log
+            WHERE log.key >= $1 AND log.key < $2 AND log.rev <= $3 ORDER BY log.key, log.rev DESC
+        ) last WHERE live)
+    FROM revision r WHERE r.id = 1";
+
+pub(super) const SIZE: &str = "SELECT pg_database_size(current_database())";
 
 pub(super) const COMPACT: &str = "UPDATE revision SET compact_rev = $1 WHERE id = 1 AND compact_rev < $1 AND rev >= $1";
 

@@ -1,7 +1,7 @@
 //! The group commit: one task takes all writes that wait and commits them together, each with an outcome of its own.
 
 use super::{Backoff, backend, event, feed::Feed, in_time, is_transient, retention, sql};
-use crate::{Change, Error, Event, Expect, Revision, Write};
+use crate::{Change, Error, Event, Expect, Revision, Transaction, Write};
 use sqlx::postgres::{PgConnectOptions, PgRow};
 use sqlx::{Connection, PgConnection, Row};
 use std::collections::{HashMap, HashSet, VecDeque};
@@ -20,13 +20,21 @@ const COMMITTED_BEFORE: &str = "SW001";
 /// What Postgres raises if no partition has room for a row.
 const CHECK_VIOLATION: &str = "23514";
 
-pub(super) struct Pending {
-    pub(super) write: Write,
-    pub(super) answer: oneshot::Sender<Result<Revision, Error>>,
+pub(super) type Answer = oneshot::Sender<Result<Revision, Error>>;
+
+pub(super) struct Pending<W = Write> {
+    pub(super) work: W,
+    pub(super) answer: Answer,
     pub(super) deadline: Instant,
 }
 
-impl Pending {
+/// What waits to be committed. A transaction is a batch of its own.
+pub(super) enum Queued {
+    One(Pending),
+    Transaction(Pending<Transaction>),
+}
+
+impl<W> Pending<W> {
     fn is_over(&self, now: Instant) -> bool {
         self.answer.is_closed() || self.deadline <= now
     }
@@ -55,7 +63,7 @@ impl Writer {
     }
 
     /// Ends when nobody can write any more.
-    pub(super) async fn run(mut self, mut pending: mpsc::Receiver<Pending>) {
+    pub(super) async fn run(mut self, mut pending: mpsc::Receiver<Queued>) {
         let mut waiting = VecDeque::new();
         let mut arrived = Vec::with_capacity(BATCH_WRITES_MAX);
         loop {
@@ -74,25 +82,27 @@ impl Writer {
             let batch = take_batch(&mut waiting, Instant::now());
             if !batch.is_empty() {
                 self.commit(batch).await;
+            } else if let Some(Queued::Transaction(transaction)) = waiting.pop_front() {
+                self.commit_transaction(transaction).await;
             }
         }
     }
 
     async fn commit(&mut self, batch: Vec<Pending>) {
-        let error = match self.apply(&batch).await {
+        let error = match self.apply(&batch[..]).await {
             Ok(Some(applied)) => return self.answer(batch, applied),
             // Nobody waits any more.
             Ok(None) => return,
             Err(error) => error,
         };
         if batch.len() == 1 {
-            tracing::error!(key = &*batch[0].write.key, error = &error as &dyn std::error::Error, "a write failed");
+            tracing::error!(key = &*batch[0].work.key, error = &error as &dyn std::error::Error, "a write failed");
             return refuse(batch, error);
         }
         // One of them spoils the batch: only that one shall fail.
         for one in batch {
             let one = vec![one];
-            match self.apply(&one).await {
+            match self.apply(&one[..]).await {
                 Ok(Some(applied)) => self.answer(one, applied),
                 Ok(None) => {}
                 Err(error) => refuse(one, error),
@@ -104,25 +114,43 @@ impl Writer {
         self.feed.advance(applied.events);
         for (pending, outcome) in batch.into_iter().zip(applied.outcomes) {
             // Whoever has given up needs no answer.
-            let _ = pending.answer.send(judge(&pending.write, outcome));
+            let _ = pending.answer.send(judge(&pending.work, outcome));
         }
     }
 
-    /// Commits the batch, over as many connections as it takes; `None` if all who waited gave up before it was known.
-    async fn apply(&mut self, batch: &[Pending]) -> Result<Option<Applied>, sqlx::Error> {
+    async fn commit_transaction(&mut self, pending: Pending<Transaction>) {
+        if pending.is_over(Instant::now()) {
+            return;
+        }
+        let outcome = match self.apply(&pending).await {
+            Ok(None) => return,
+            Ok(Some(Transacted { outcome, events })) => {
+                self.feed.advance(events);
+                outcome
+            }
+            Err(error) => {
+                tracing::error!(error = &error as &dyn std::error::Error, "a transaction failed");
+                Err(backend(error))
+            }
+        };
+        let _ = pending.answer.send(outcome);
+    }
+
+    /// Commits the work, over as many connections as it takes; `None` if all who waited gave up before it was known.
+    async fn apply<W: Work + ?Sized>(&mut self, work: &W) -> Result<Option<W::Applied>, sqlx::Error> {
         self.batch += 1;
         let mut backoff = Backoff::new();
         loop {
-            let error = match in_time(self.try_apply(batch)).await {
+            let error = match in_time(work.try_apply(self)).await {
                 Ok(applied) => return Ok(Some(applied)),
                 Err(error) => error,
             };
             match error.as_database_error().and_then(|error| error.code()).as_deref() {
                 Some(CHECK_VIOLATION) => {
                     tracing::warn!("the log's last partition is full");
-                    self.add_partitions().await;
+                    self.make_room(work.writes()).await;
                 }
-                Some(COMMITTED_BEFORE) => match in_time(self.recall(batch)).await {
+                Some(COMMITTED_BEFORE) => match in_time(work.recall(self)).await {
                     Ok(applied) => return Ok(Some(applied)),
                     Err(error) => self.hang_up(&error),
                 },
@@ -130,8 +158,7 @@ impl Writer {
                 _ if is_transient(&error) => self.hang_up(&error),
                 _ => return Err(error),
             }
-            let now = Instant::now();
-            if batch.iter().all(|pending| pending.is_over(now)) {
+            if work.is_over(Instant::now()) {
                 return Ok(None);
             }
             backoff.wait().await;
@@ -156,43 +183,140 @@ impl Writer {
         Ok(self.connection.insert(connection))
     }
 
-    async fn try_apply(&mut self, batch: &[Pending]) -> Result<Applied, sqlx::Error> {
+    /// The changes of the batch that this writer committed without learning of it.
+    async fn last_batch(&mut self) -> Result<Vec<(Event, i64)>, sqlx::Error> {
         let (id, number) = (self.id.clone(), self.batch);
         let connection = self.connected().await?;
-        let row = if let [Pending { write, .. }] = batch {
+        let rows = sqlx::query(sql::LAST_BATCH).bind(id).bind(number).fetch_all(connection).await?;
+        Ok(rows.iter().filter_map(|row| Some((event(row, 0)?, row.get(6)))).collect())
+    }
+
+    async fn make_room(&mut self, writes: usize) {
+        let size = self.partition_revisions;
+        let added = async { retention::make_room(self.connected().await?, size, writes.max(BATCH_WRITES_MAX)).await };
+        if let Err(error) = added.await {
+            self.hang_up(&error);
+        }
+    }
+}
+
+/// What is committed in one go.
+trait Work {
+    type Applied;
+    fn writes(&self) -> usize;
+    /// Whether nobody waits for it any more.
+    fn is_over(&self, now: Instant) -> bool;
+    async fn try_apply(&self, writer: &mut Writer) -> Result<Self::Applied, sqlx::Error>;
+    /// What became of it, if it was committed and the answer was lost.
+    async fn recall(&self, writer: &mut Writer) -> Result<Self::Applied, sqlx::Error>;
+}
+
+impl Work for [Pending] {
+    type Applied = Applied;
+
+    fn writes(&self) -> usize {
+        self.len()
+    }
+
+    fn is_over(&self, now: Instant) -> bool {
+        self.iter().all(|pending| pending.is_over(now))
+    }
+
+    async fn try_apply(&self, writer: &mut Writer) -> Result<Applied, sqlx::Error> {
+        let (id, number) = (writer.id.clone(), writer.batch);
+        let connection = writer.connected().await?;
+        let row = if let [Pending { work: write, .. }] = self {
             let one = sqlx::query(sql::PUT_ONE).bind(id).bind(number).bind(&*write.key);
             one.bind(expected(write)).bind(value(write)).fetch_one(connection).await?
         } else {
-            let writes = || batch.iter().map(|pending| &pending.write);
+            let writes = || self.iter().map(|pending| &pending.work);
             let keys: Vec<&str> = writes().map(|write| &*write.key).collect();
             let values: Vec<Option<&[u8]>> = writes().map(value).collect();
             let all = sqlx::query(sql::APPLY_BATCH).bind(id).bind(number).bind(keys);
             all.bind(writes().map(expected).collect::<Vec<i64>>()).bind(values).fetch_one(connection).await?
         };
-        Ok(Applied::from_row(&row, batch))
+        Ok(Applied::from_row(&row, self))
     }
 
-    /// What became of the batch that this writer committed without learning of it.
-    async fn recall(&mut self, batch: &[Pending]) -> Result<Applied, sqlx::Error> {
-        let (id, number) = (self.id.clone(), self.batch);
-        let connection = self.connected().await?;
-        let rows = sqlx::query(sql::LAST_BATCH).bind(id).bind(number).fetch_all(&mut *connection).await?;
-        let events: Vec<_> = rows.iter().filter_map(|row| Some((event(row, 0)?, row.get(6)))).collect();
-        let keys: Vec<&str> = batch.iter().map(|pending| &*pending.write.key).collect();
-        let live = sqlx::query(sql::LIVE_REVISIONS).bind(keys).fetch_all(connection).await?;
+    async fn recall(&self, writer: &mut Writer) -> Result<Applied, sqlx::Error> {
+        let events = writer.last_batch().await?;
+        let keys: Vec<&str> = self.iter().map(|pending| &*pending.work.key).collect();
+        let live = sqlx::query(sql::LIVE_REVISIONS).bind(keys).fetch_all(writer.connected().await?).await?;
         // Those that are not in the log were refused, for what the keys are now at the latest.
         let mut outcomes: HashMap<&str, i64> = live.iter().map(|row| (row.get(0), -row.get::<i64, _>(1))).collect();
         outcomes.extend(events.iter().map(|(event, _)| (&*event.key, event.revision)));
-        let outcome = |pending: &Pending| outcomes.get(&*pending.write.key).copied().unwrap_or(0);
-        Ok(Applied { outcomes: batch.iter().map(outcome).collect(), events })
+        let outcome = |pending: &Pending| outcomes.get(&*pending.work.key).copied().unwrap_or(0);
+        Ok(Applied { outcomes: self.iter().map(outcome).collect(), events })
+    }
+}
+
+/// What became of a transaction.
+struct Transacted {
+    outcome: Result<Revision, Error>,
+    events: Vec<(Event, i64)>,
+}
+
+impl Work for Pending<Transaction> {
+    type Applied = Transacted;
+
+    fn writes(&self) -> usize {
+        self.work.writes.len()
     }
 
-    async fn add_partitions(&mut self) {
-        let size = self.partition_revisions;
-        let added = async { retention::add_partitions(self.connected().await?, size).await };
-        if let Err(error) = added.await {
-            self.hang_up(&error);
+    fn is_over(&self, now: Instant) -> bool {
+        Pending::is_over(self, now)
+    }
+
+    async fn try_apply(&self, writer: &mut Writer) -> Result<Transacted, sqlx::Error> {
+        let Transaction { guards, writes } = &self.work;
+        let (id, number) = (writer.id.clone(), writer.batch);
+        let connection = writer.connected().await?;
+        let row = sqlx::query(sql::APPLY_TRANSACTION)
+            .bind(id)
+            .bind(number)
+            .bind(guards.iter().map(|guard| &*guard.start).collect::<Vec<&str>>())
+            .bind(guards.iter().map(|guard| &*guard.end).collect::<Vec<&str>>())
+            .bind(guards.iter().map(|guard| guard.since).collect::<Vec<i64>>())
+            .bind(writes.iter().map(|write| &*write.key).collect::<Vec<&str>>())
+            .bind(writes.iter().map(expected).collect::<Vec<i64>>())
+            .bind(writes.iter().map(value).collect::<Vec<Option<&[u8]>>>())
+            .fetch_one(connection)
+            .await?;
+        let (outcome, refused): (i64, i64) = (row.get(0), row.get(1));
+        if refused > 0 {
+            let write = usize::try_from(refused - 1).ok().and_then(|n| writes.get(n));
+            let refusal = write.and_then(|write| write.check(-outcome).err());
+            return Ok(Transacted { outcome: Err(refusal.unwrap_or(Error::Conflict { current: -outcome })), events: vec![] });
         }
+        if outcome < 0 {
+            return Ok(Transacted { outcome: Err(Error::Conflict { current: -outcome }), events: vec![] });
+        }
+        let (previous, created, versions): (Vec<i64>, Vec<i64>, Vec<i64>) = (row.get(2), row.get(3), row.get(4));
+        let written_us: i64 = row.get(5);
+        let first = outcome + 1 - writes.len() as Revision;
+        let event = |n: usize, write: &Write| Event {
+            revision: first + n as Revision,
+            key: write.key.clone(),
+            value: put_value(write),
+            create_revision: created[n],
+            previous_revision: previous[n],
+            version: versions[n],
+        };
+        let events = writes.iter().enumerate().map(|(n, write)| (event(n, write), written_us)).collect();
+        Ok(Transacted { outcome: Ok(outcome), events })
+    }
+
+    async fn recall(&self, writer: &mut Writer) -> Result<Transacted, sqlx::Error> {
+        let events = writer.last_batch().await?;
+        let last = events.last().map(|(event, _)| event.revision).ok_or(sqlx::Error::RowNotFound)?;
+        Ok(Transacted { outcome: Ok(last), events })
+    }
+}
+
+fn put_value(write: &Write) -> Option<bytes::Bytes> {
+    match &write.change {
+        Change::Put(value) => Some(value.clone()),
+        Change::Delete => None,
     }
 }
 
@@ -203,13 +327,10 @@ impl Applied {
         let written_us: i64 = row.get(4);
         let committed = batch.iter().zip(&outcomes).enumerate().filter(|(_, (_, outcome))| **outcome > 0);
         let events = committed.map(|(n, (pending, revision))| {
-            let value = match &pending.write.change {
-                Change::Put(value) => Some(value.clone()),
-                Change::Delete => None,
-            };
+            let value = put_value(&pending.work);
             let event = Event {
                 revision: *revision,
-                key: pending.write.key.clone(),
+                key: pending.work.key.clone(),
                 value,
                 create_revision: created[n],
                 previous_revision: previous[n],
@@ -259,26 +380,34 @@ fn refuse(batch: Vec<Pending>, error: sqlx::Error) {
     }
 }
 
-/// The next batch: the oldest writes, at most one a key so that each is judged by what the one before left behind.
-fn take_batch(waiting: &mut VecDeque<Pending>, now: Instant) -> Vec<Pending> {
+/// The next batch: the oldest writes, at most one a key so that each is judged by what the one before left behind. It is
+/// empty if a transaction is next.
+fn take_batch(waiting: &mut VecDeque<Queued>, now: Instant) -> Vec<Pending> {
     let (mut batch, mut later) = (Vec::new(), VecDeque::new());
     let mut keys: HashSet<Arc<str>> = HashSet::new();
     let mut bytes = 0;
-    while let Some(pending) = waiting.pop_front() {
+    while let Some(queued) = waiting.pop_front() {
+        let pending = match queued {
+            Queued::One(pending) => pending,
+            transaction @ Queued::Transaction(_) => {
+                later.push_back(transaction);
+                break;
+            }
+        };
         if pending.is_over(now) {
             continue;
         }
-        let size = value(&pending.write).map_or(0, <[u8]>::len);
+        let size = value(&pending.work).map_or(0, <[u8]>::len);
         let full = batch.len() == BATCH_WRITES_MAX || (!batch.is_empty() && bytes + size > BATCH_BYTES_MAX);
         if full {
-            later.push_back(pending);
+            later.push_back(Queued::One(pending));
             break;
         }
-        if keys.insert(pending.write.key.clone()) {
+        if keys.insert(pending.work.key.clone()) {
             bytes += size;
             batch.push(pending);
         } else {
-            later.push_back(pending);
+            later.push_back(Queued::One(pending));
         }
     }
     // What was put off goes before what was not looked at.
@@ -291,11 +420,11 @@ fn take_batch(waiting: &mut VecDeque<Pending>, now: Instant) -> Vec<Pending> {
 mod tests {
     use super::*;
 
-    fn pending(key: &str, bytes: usize) -> (Pending, oneshot::Receiver<Result<Revision, Error>>) {
+    fn pending(key: &str, bytes: usize) -> (Queued, oneshot::Receiver<Result<Revision, Error>>) {
         let write = Write { key: key.into(), expect: Expect::Any, change: Change::Put(vec![0; bytes].into()) };
         let (answer, answered) = oneshot::channel();
         let deadline = Instant::now() + std::time::Duration::from_secs(3600);
-        (Pending { write, answer, deadline }, answered)
+        (Queued::One(Pending { work: write, answer, deadline }), answered)
     }
 
     fn batches(writes: &[(&str, usize)]) -> Vec<Vec<String>> {
@@ -304,7 +433,7 @@ mod tests {
         while !waiting.is_empty() {
             let batch = take_batch(&mut waiting, Instant::now());
             assert!(!batch.is_empty());
-            batches.push(batch.iter().map(|pending| pending.write.key.to_string()).collect());
+            batches.push(batch.iter().map(|pending| pending.work.key.to_string()).collect());
         }
         batches
     }
@@ -332,7 +461,7 @@ mod tests {
         drop(answer);
         let mut waiting = VecDeque::from([gone, stays]);
         let batch = take_batch(&mut waiting, Instant::now());
-        assert_eq!(batch.iter().map(|pending| &*pending.write.key).collect::<Vec<_>>(), ["b"]);
+        assert_eq!(batch.iter().map(|pending| &*pending.work.key).collect::<Vec<_>>(), ["b"]);
     }
 
     #[tokio::test]

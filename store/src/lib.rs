@@ -11,6 +11,7 @@ use std::sync::Arc;
 
 pub mod cache;
 pub mod contract;
+pub mod etcd;
 pub mod memory;
 pub mod postgres;
 

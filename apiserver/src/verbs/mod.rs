@@ -229,7 +229,9 @@ pub(crate) fn status_of(error: slipway_store::Error, names: &Names, name: &str) 
         Error::Conflict { .. } => Status::modified(names.group, names.plural, name),
         Error::Compacted { .. } => Status::expired("The resourceVersion for the provided list is too old."),
         Error::Future { newest } => too_large_version(None, newest),
-        Error::TooLarge { limit, .. } => Status::too_large(format!("Request entity too large: limit is {limit}")),
+        Error::TooLarge { limit, .. } | Error::TooManyWrites { limit, .. } => {
+            Status::too_large(format!("Request entity too large: limit is {limit}"))
+        }
         Error::CutOff(why) => Status::expired(format!("too old resource version: {why}")),
         Error::Timeout => Status::new(StatusCode::GATEWAY_TIMEOUT, "Timeout", "Timeout: the store did not answer in time")
             .with_details(json!({"retryAfterSeconds": 1})),

@@ -53,6 +53,8 @@ pub struct Options {
     pub audit: Arc<Audit>,
     /// What is encrypted before it is stored.
     pub encryption: Arc<Encryption>,
+    /// Whether naming an owner needs the right to delete (see `admission::owner_references`).
+    pub owner_references_permission_enforcement: bool,
     pub cache_limits: cache::Limits,
     pub clock: Clock,
 }
@@ -73,6 +75,7 @@ impl Default for Options {
             request_header: None,
             audit: Arc::default(),
             encryption: Arc::default(),
+            owner_references_permission_enforcement: false,
             cache_limits: cache::Limits::default(),
             clock: Arc::new(jiff::Timestamp::now),
         }
@@ -106,6 +109,7 @@ pub struct ApiServer {
     pub(crate) metrics: Metrics,
     pub(crate) in_flight: InFlight,
     pub(crate) charging: crate::admission::Charging,
+    pub(crate) ruled: crate::admission::Ruled,
     pub(crate) registry: Registry,
     bootstrapped: AtomicBool,
     closing: CancellationToken,
@@ -144,6 +148,7 @@ impl ApiServer {
             metrics: Metrics::default(),
             in_flight: InFlight::default(),
             charging: crate::admission::Charging::default(),
+            ruled: crate::admission::Ruled::default(),
             registry,
             bootstrapped: AtomicBool::new(false),
             closing: CancellationToken::new(),

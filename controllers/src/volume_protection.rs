@@ -118,7 +118,7 @@ mod tests {
         world.put::<PersistentVolumeClaim>(
             "{metadata: {name: c, deletionTimestamp: '2026-01-01T00:00:00Z', finalizers: [kubernetes.io/pvc-protection]}}",
         );
-        world.put::<Pod>("{metadata: {name: p}, spec: {nodeName: n, containers: [], volumes: [{name: v, persistentVolumeClaim: {claimName: c}}]}}");
+        world.put::<Pod>("{metadata: {name: p}, spec: {nodeName: node, containers: [], volumes: [{name: v, persistentVolumeClaim: {claimName: c}}]}}");
         let key = Key::new("default", "c");
         world.settle(&Claims, &key, expect![""]);
         world.edit::<Pod>("p", serde_json::json!({"status": {"phase": "Succeeded"}}));

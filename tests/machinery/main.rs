@@ -10,6 +10,7 @@ mod encryption;
 mod hostile_routes;
 mod limit_range;
 mod namespaces;
+mod owner_references;
 mod patching;
 mod pod_security;
 mod protobuf;

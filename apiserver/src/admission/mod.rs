@@ -9,6 +9,7 @@ mod default_class;
 mod default_toleration_seconds;
 mod limit_ranger;
 mod node_restriction;
+mod owner_references;
 mod pod_security;
 mod priority;
 mod requestor;
@@ -27,10 +28,13 @@ pub use resource_quota::Charging;
 
 use crate::http::authenticate::User;
 use crate::http::error::{Status, qualified};
-use crate::kind::Strategy;
+use crate::kind::{Names, Strategy};
 use crate::server::ApiServer;
+use crate::verbs::status_of;
 use async_trait::async_trait;
 use serde_json::{Value, json};
+use slipway_store::Revision;
+use std::sync::atomic::{AtomicI64, Ordering};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Operation {
@@ -90,15 +94,53 @@ static PLUGINS: &[&dyn Plugin] = &[
     &default_toleration_seconds::DefaultTolerationSeconds,
     &default_class::DefaultStorageClass,
     &storage_protection::StorageObjectInUseProtection,
+    &owner_references::OwnerReferencesPermissionEnforcement,
     &volume_claim_resize::PersistentVolumeClaimResize,
     &runtime_class::RuntimeClass,
     &default_class::DefaultIngressClass,
     &allocation::Allocation,
 ];
 
+/// Kinds that decide what becomes of others: who has written one finds it obeyed by the next request to this server.
+const RULES: [(&str, &str); 8] = [
+    ("", "limitranges"),
+    ("", "namespaces"),
+    ("", "resourcequotas"),
+    ("", "serviceaccounts"),
+    ("networking.k8s.io", "ingressclasses"),
+    ("node.k8s.io", "runtimeclasses"),
+    ("scheduling.k8s.io", "priorityclasses"),
+    ("storage.k8s.io", "storageclasses"),
+];
+
+/// The newest revision at which this server has written one of `RULES`.
+#[derive(Default)]
+pub struct Ruled(AtomicI64);
+
+impl Ruled {
+    /// Is told of everything that was stored.
+    pub fn stored(&self, names: &Names, revision: Revision) {
+        if RULES.contains(&(names.group, names.plural)) {
+            self.0.fetch_max(revision, Ordering::AcqRel);
+        }
+    }
+
+    /// The plugins look at the cache, which may be a moment behind.
+    async fn seen(&self, context: &AdmissionContext<'_>) -> Result<(), Status> {
+        let revision = self.0.load(Ordering::Acquire);
+        let cache = &context.server.cache;
+        if cache.snapshot().revision < revision {
+            let reached = cache.at_least(revision).await;
+            reached.map_err(|error| status_of(error, context.strategy.names(), context.name))?;
+        }
+        Ok(())
+    }
+}
+
 /// Runs the mutating plugins: after decoding and defaulting, before the kind's `prepare_*` hooks. What was reserved for
 /// the object must be kept once it is stored, else it is given back.
 pub async fn admit(context: &AdmissionContext<'_>, object: &mut Value) -> Result<Reservations, Status> {
+    context.server.ruled.seen(context).await?;
     let mut reservations = Reservations::new(context.server);
     for plugin in PLUGINS {
         if let Err(status) = plugin.admit(context, object, &mut reservations).await {

@@ -141,6 +141,7 @@ async fn write(target: &Target<'_>, object: &mut Value) -> Result<(), Status> {
     let written = target.server.store.write(Write { key: key.into(), expect: Expect::Absent, change }).await;
     let revision = written.map_err(|error| status_of(error, names, target.name))?;
     object["metadata"]["resourceVersion"] = json!(revision.to_string());
+    target.server.ruled.stored(names, revision);
     Ok(())
 }
 

@@ -170,6 +170,7 @@ pub(crate) async fn commit(target: &Target<'_>, decide: &mut Decide<'_>) -> Resu
         match written {
             Ok(revision) => {
                 object["metadata"]["resourceVersion"] = json!(revision.to_string());
+                target.server.ruled.stored(names, revision);
                 admission::written(target.server, target.strategy, &old, (!deleted).then_some(&object)).await;
                 return Ok(Done { object, deleted });
             }

@@ -14,7 +14,8 @@ use crate::http::error::{Invalid, Status};
 use crate::http::notes;
 use crate::kind::Strategy;
 use crate::server::{ApiServer, find};
-use crate::stored;
+use crate::stored::{self, Snapshot};
+use crate::verbs::status_of;
 use async_trait::async_trait;
 use serde::Deserialize;
 use serde_json::Value;
@@ -50,7 +51,7 @@ impl Plugin for PodSecurity {
         }
         let names = context.strategy.names();
         match (names.group, names.plural) {
-            ("", "namespaces") if context.subresource.is_empty() => namespace(context, object),
+            ("", "namespaces") if context.subresource.is_empty() => namespace(context, object).await,
             ("", "pods") if !OTHER_SUBRESOURCES.contains(&context.subresource) => pod(context, object),
             (group, plural) if context.subresource.is_empty() => {
                 let place = TEMPLATES.iter().find(|(of_group, of_plural, _)| (*of_group, *of_plural) == (group, plural));
@@ -160,7 +161,7 @@ fn is_significant(pod: &Value, old: &Value) -> bool {
 }
 
 /// The labels are readable, and who makes them stricter is told which pods they come too late for.
-fn namespace(context: &AdmissionContext<'_>, object: &Value) -> Result<(), Status> {
+async fn namespace(context: &AdmissionContext<'_>, object: &Value) -> Result<(), Status> {
     let (new, errors) = Policy::of(&labels(object));
     let (old, old_errors) = context.old.map(|old| Policy::of(&labels(old))).unwrap_or_default();
     if !errors.is_empty() && errors != old_errors {
@@ -170,18 +171,19 @@ fn namespace(context: &AdmissionContext<'_>, object: &Value) -> Result<(), Statu
     let same_version = new.enforce.version == old.enforce.version;
     let relaxed = same_version && new.enforce.level <= old.enforce.level;
     if context.old.is_some() && new.enforce != old.enforce && new.enforce.level != Level::Privileged && !relaxed {
-        existing(context.server, context.name, new.enforce).into_iter().for_each(notes::warn);
+        let snapshot = context.server.cache.fresh().await;
+        let snapshot = snapshot.map_err(|error| status_of(error, context.strategy.names(), context.name))?;
+        existing(context.server, &snapshot, context.name, new.enforce).into_iter().for_each(notes::warn);
     }
     Ok(())
 }
 
-fn existing(server: &ApiServer, namespace: &str, standard: Standard) -> Vec<String> {
+fn existing(server: &ApiServer, snapshot: &Snapshot, namespace: &str, standard: Standard) -> Vec<String> {
     let Some(strategy) = server.strategy("", "v1", "pods") else { return vec![] };
     let strategy: &dyn Strategy = &*strategy;
-    let snapshot = server.snapshot();
     let prefix = stored::prefix(strategy.names(), Some(namespace));
     let pods: Vec<Value> =
-        stored::below(&snapshot, &prefix, "").filter_map(|entry| stored::decode(strategy, &entry.bytes).ok()).collect();
+        stored::below(snapshot, &prefix, "").filter_map(|entry| stored::decode(strategy, &entry.bytes).ok()).collect();
     let total = pods.len();
     let deadline = Instant::now() + TIME_MAX;
     let (mut checked, mut found) = (0, vec![]);

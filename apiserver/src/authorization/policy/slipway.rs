@@ -15,7 +15,7 @@ pub fn roles() -> Vec<DefaultRole> {
                 rule(
                     "patch",
                     "core",
-                    "pods pods/status nodes nodes/status services/status endpoints namespaces/status replicationcontrollers replicationcontrollers/status configmaps resourcequotas/status",
+                    "pods pods/status nodes nodes/status services/status endpoints namespaces/status replicationcontrollers replicationcontrollers/status configmaps resourcequotas/status persistentvolumeclaims persistentvolumes",
                 ),
                 rule("update", "core", "namespaces/finalize"),
                 rule(

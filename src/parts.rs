@@ -37,14 +37,17 @@ pub fn host_name() -> Result<String> {
     Ok(name.to_string_lossy().to_lowercase())
 }
 
-pub async fn client(kubeconfig: &Path) -> Result<kube::Client> {
+/// A client that says it is `part`: what it writes is told to be that part's.
+pub async fn client(kubeconfig: &Path, part: &str) -> Result<kube::Client> {
     let config = kube::config::Kubeconfig::read_from(kubeconfig).with_context(|| format!("reading {}", kubeconfig.display()))?;
-    let config = kube::Config::from_custom_kubeconfig(config, &kube::config::KubeConfigOptions::default()).await?;
+    let mut config = kube::Config::from_custom_kubeconfig(config, &kube::config::KubeConfigOptions::default()).await?;
+    let agent = http::HeaderValue::try_from(format!("{part}/{}", env!("CARGO_PKG_VERSION")))?;
+    config.headers.push((http::header::USER_AGENT, agent));
     Ok(kube::Client::try_from(config)?)
 }
 
 pub async fn scheduler(flags: cli::Component, shutdown: CancellationToken) -> Result<()> {
-    run_scheduler(client(&flags.kubeconfig).await?, shutdown).await
+    run_scheduler(client(&flags.kubeconfig, "kube-scheduler").await?, shutdown).await
 }
 
 pub async fn run_scheduler(client: kube::Client, shutdown: CancellationToken) -> Result<()> {
@@ -58,7 +61,7 @@ pub async fn controllers(flags: cli::Controllers, shutdown: CancellationToken) -
     };
     let root = ca.as_ref().map(|ca| ca.cert_pem.clone()).unwrap_or_default();
     let options = controller_options(ca.as_ref(), &root, flags.grace);
-    run_controllers(client(&flags.component.kubeconfig).await?, options, shutdown).await
+    run_controllers(client(&flags.component.kubeconfig, "kube-controller-manager").await?, options, shutdown).await
 }
 
 pub fn controller_options(ca: Option<&Identity>, root_ca_pem: &str, grace: cli::Grace) -> slipway_controllers::Options {
@@ -86,7 +89,7 @@ pub async fn run_simulated(client: kube::Client, count: usize, start: Duration, 
 
 pub async fn cloud(flags: cli::Cloud, shutdown: CancellationToken) -> Result<()> {
     let ca = std::fs::read_to_string(&flags.ca).with_context(|| format!("reading {}", flags.ca.display()))?;
-    run_cloud(client(&flags.component.kubeconfig).await?, flags.flags, ca, shutdown).await
+    run_cloud(client(&flags.component.kubeconfig, "cloud-controller-manager").await?, flags.flags, ca, shutdown).await
 }
 
 pub async fn run_cloud(client: kube::Client, flags: cli::CloudFlags, ca_pem: String, shutdown: CancellationToken) -> Result<()> {
@@ -117,7 +120,7 @@ async fn cluster_name(client: &kube::Client) -> Result<String> {
 
 pub async fn proxy(flags: cli::Proxy, shutdown: CancellationToken) -> Result<()> {
     let name = flags.node_name.map_or_else(host_name, Ok)?;
-    run_proxy(client(&flags.component.kubeconfig).await?, name, vec![], shutdown).await
+    run_proxy(client(&flags.component.kubeconfig, "kube-proxy").await?, name, vec![], shutdown).await
 }
 
 pub async fn run_proxy(
@@ -184,7 +187,7 @@ pub async fn node(flags: cli::Node, shutdown: CancellationToken) -> Result<()> {
     let wiring = |options: slipway_node::Options| NodeWiring { options, cluster_dns: CLUSTER_DNS };
     let Some(server) = flags.join else {
         let kubeconfig = flags.kubeconfig.context("--kubeconfig or --join")?;
-        return run_node(client(&kubeconfig).await?, wiring(options), shutdown).await;
+        return run_node(client(&kubeconfig, "kubelet").await?, wiring(options), shutdown).await;
     };
     anyhow::ensure!(flags.token.is_some() || has_joined(&flags.data_dir), "a machine needs a token to join: --token");
     let joining =

@@ -105,6 +105,8 @@ fn client(join: &Join, identity: Option<&Identity>, token: Option<String>) -> Re
     let wrong = |error: &dyn std::fmt::Display| Error::Join(error.to_string());
     let server: http::Uri = join.server.parse().map_err(|error: http::uri::InvalidUri| wrong(&error))?;
     let mut config = kube::Config::new(server);
+    let agent = concat!("kubelet/", env!("CARGO_PKG_VERSION"));
+    config.headers.push((http::header::USER_AGENT, http::HeaderValue::from_static(agent)));
     let roots = rustls_pki_types::CertificateDer::pem_slice_iter(join.ca_pem.as_bytes()).collect::<Result<Vec<_>, _>>();
     config.root_cert = Some(roots.map_err(|error| wrong(&error))?.into_iter().map(|der| der.to_vec()).collect());
     config.auth_info.token = token.map(Into::into);

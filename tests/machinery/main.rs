@@ -8,6 +8,7 @@ mod classes;
 mod compression;
 mod encryption;
 mod hostile_routes;
+mod kubectl_apply;
 mod limit_range;
 mod namespaces;
 mod owner_references;

@@ -1,6 +1,6 @@
 //! Strategic merge patch: a merge patch that knows which lists are merged, and by which key.
 //!
-//! Directives: `$patch: delete|replace|merge`, `$retainKeys`, `$deleteFromPrimitiveList/<field>`,
+//! Directives: `$patch: delete|replace`, `$retainKeys`, `$deleteFromPrimitiveList/<field>`,
 //! `$setElementOrder/<field>`. What has no schema is merged as RFC 7386 does: objects merge, lists are replaced.
 
 use super::Error;
@@ -45,7 +45,6 @@ pub fn apply(document: &mut Value, patch: &Value, schema: Option<&dyn PatchSchem
 fn merge_object(mut original: Object, mut patch: Object, schema: Option<&dyn PatchSchema>) -> Result<Object, Error> {
     match patch.remove(PATCH) {
         None => {}
-        Some(Value::String(directive)) if directive == "merge" => {}
         Some(Value::String(directive)) if directive == "replace" => return Ok(patch),
         Some(Value::String(directive)) if directive == "delete" => return Ok(Map::new()),
         Some(directive) => return Err(unknown_directive(&directive, &patch)),
@@ -61,7 +60,7 @@ fn merge_object(mut original: Object, mut patch: Object, schema: Option<&dyn Pat
 fn merge_field(original: &mut Object, key: String, change: Value, schema: Option<&dyn PatchSchema>) -> Result<(), Error> {
     if let Some(field) = key.strip_prefix(DELETE_FROM_PRIMITIVE_LIST) {
         let Value::Array(unwanted) = &change else {
-            return Err(malformed("$deleteFromPrimitiveList directive must be a list of primitives"));
+            return Err(malformed("invalid patch format of primitive list"));
         };
         if let Some(Value::Array(list)) = original.get_mut(field) {
             list.retain(|item| !unwanted.contains(item));
@@ -91,13 +90,13 @@ fn merge_field(original: &mut Object, key: String, change: Value, schema: Option
 /// `$retainKeys` lists all fields that may stay; the patch may not set another.
 fn retain_keys(original: &mut Object, patch: &mut Object) -> Result<(), Error> {
     let Some(keys) = patch.remove(RETAIN_KEYS) else { return Ok(()) };
-    let Value::Array(keys) = keys else { return Err(malformed("$retainKeys directive must be a list of strings")) };
+    let Value::Array(keys) = keys else { return Err(malformed("invalid patch format of retainKeys")) };
     let listed = |name: &str| keys.iter().any(|key| key.as_str() == Some(name));
     let stray = patch.iter().any(|(key, value)| {
         !value.is_null() && !key.starts_with(DELETE_FROM_PRIMITIVE_LIST) && !key.starts_with(SET_ELEMENT_ORDER) && !listed(key)
     });
     if stray {
-        return Err(malformed("$retainKeys directive must list all fields of the patch"));
+        return Err(malformed("invalid patch format of retainKeys"));
     }
     original.retain(|key, _| listed(key));
     Ok(())
@@ -108,7 +107,7 @@ fn merge_ordered_lists(original: &mut Object, patch: &mut Object, schema: Option
     let directives: Vec<String> = patch.keys().filter(|key| key.starts_with(SET_ELEMENT_ORDER)).cloned().collect();
     for directive in directives {
         let Some(Value::Array(order)) = patch.remove(&directive) else {
-            return Err(malformed("$setElementOrder directive must be a list"));
+            return Err(malformed("invalid patch format of setElementOrder list"));
         };
         let name = &directive[SET_ELEMENT_ORDER.len()..];
         let field = schema.map(|schema| schema.field(name)).unwrap_or_default();

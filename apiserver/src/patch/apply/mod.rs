@@ -290,4 +290,6 @@ fn shown(object: &Value) -> String {
 }
 
 #[cfg(test)]
+mod properties;
+#[cfg(test)]
 mod tests;

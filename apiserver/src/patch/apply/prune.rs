@@ -6,39 +6,59 @@ use super::set::Set;
 use super::walk::owned;
 use serde_json::{Map, Value};
 
-/// `value` without the places in `unwanted`; `None` if a map or list has nothing left.
-pub fn remove(value: &Value, unwanted: &Set, schema: Schema<'_>) -> Option<Value> {
+/// `value` without the places in `unwanted`. `None` if a map or list has nothing left, unless it is itself in `kept`.
+pub fn remove(value: &Value, unwanted: &Set, kept: Kept<'_>, schema: Schema<'_>) -> Option<Value> {
     match (schema.form(value), value) {
         (Form::Leaf, Value::Object(_) | Value::Array(_)) => None,
         (Form::Map(fields), Value::Object(map)) => {
             let mut rest = Map::new();
             for (name, value) in map {
-                let node = unwanted.get(&Element::field(name));
-                match node {
+                let element = Element::field(name);
+                match unwanted.get(&element) {
                     Some(node) if node.member => {}
                     Some(node) => {
-                        if let Some(value) = remove(value, &node.below, fields.of_stored(name).schema) {
+                        let schema = fields.of_stored(name).schema;
+                        if let Some(value) = remove(value, &node.below, kept.at(&element), schema) {
                             rest.insert(name.clone(), value);
                         }
                     }
                     None => _ = rest.insert(name.clone(), value.clone()),
                 }
             }
-            Some(rest).filter(|rest| !rest.is_empty()).map(Value::Object)
+            Some(rest).filter(|rest| kept.itself || !rest.is_empty()).map(Value::Object)
         }
         (Form::List(items), Value::Array(list)) => {
             let mut rest = vec![];
             for item in list {
-                let node = items.element(item).ok().and_then(|element| unwanted.get(&element));
-                match node {
-                    Some(node) if node.member => {}
-                    Some(node) => rest.push(remove(item, &node.below, items.schema).unwrap_or_else(|| Map::new().into())),
+                let element = items.element(item).ok();
+                match element.as_ref().and_then(|element| Some((element, unwanted.get(element)?))) {
+                    Some((_, node)) if node.member => {}
+                    Some((element, node)) => {
+                        let item = remove(item, &node.below, kept.at(element), items.schema);
+                        rest.push(item.unwrap_or_else(|| Map::new().into()));
+                    }
                     None => rest.push(item.clone()),
                 }
             }
-            Some(rest).filter(|rest| !rest.is_empty()).map(Value::Array)
+            Some(rest).filter(|rest| kept.itself || !rest.is_empty()).map(Value::Array)
         }
         _ => Some(value.clone()),
+    }
+}
+
+/// What has an owner, seen from one place: who says that a map is empty wants it to be there.
+#[derive(Clone, Copy)]
+pub struct Kept<'s> {
+    itself: bool,
+    below: &'s Set,
+}
+
+impl<'s> Kept<'s> {
+    fn at(self, element: &Element) -> Kept<'s> {
+        match self.below.get(element) {
+            Some(node) => Kept { itself: node.member, below: &node.below },
+            None => Kept { itself: false, below: Set::EMPTY },
+        }
     }
 }
 
@@ -61,7 +81,8 @@ pub fn prune(merged: Value, last: &Set, managed: &Set, schema: Schema<'_>) -> Va
         return merged;
     }
     let owned_of = |value: &Value| with_structs(&owned(value, schema), Some(schema));
-    let without = |unwanted: &Set| remove(&merged, unwanted, schema).unwrap_or_else(|| Map::new().into());
+    let kept = Kept { itself: true, below: managed };
+    let without = |unwanted: &Set| remove(&merged, unwanted, kept, schema).unwrap_or_else(|| Map::new().into());
     let last = with_structs(last, Some(schema));
     let all = owned_of(&merged);
     let managed = with_structs(managed, Some(schema));

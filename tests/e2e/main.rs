@@ -12,6 +12,7 @@ mod emulator;
 mod features;
 mod jobs;
 mod kubectl;
+mod kubectl_suite;
 mod lifecycle;
 mod machine;
 mod machines;

@@ -1,4 +1,4 @@
-//! ReplicationControllers over the real API, and what becomes of their pods when they are deleted.
+//! ReplicationControllers over the real API. What becomes of their pods when they are deleted is in `garbage_collection.rs`.
 
 use crate::cluster::{Cluster, items};
 use serde_json::{Value, json};
@@ -38,8 +38,10 @@ fn owners(pod: &Value) -> usize {
     pod["metadata"]["ownerReferences"].as_array().map_or(0, Vec::len)
 }
 
-/// Conformance: "ReplicationController should get and update a ReplicationController scale", "should adopt matching pods on
-/// creation", "should release no longer matching pods", "should test the lifecycle of a ReplicationController".
+/// `[sig-apps] ReplicationController should get and update a ReplicationController scale [Conformance]`,
+/// `[sig-apps] ReplicationController should adopt matching pods on creation [Conformance]`,
+/// `[sig-apps] ReplicationController should release no longer matching pods [Conformance]`,
+/// `[sig-apps] ReplicationController should test the lifecycle of a ReplicationController [Conformance]`
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn it_scales_adopts_and_releases() {
     let cluster = Cluster::start(1).await;
@@ -74,17 +76,7 @@ async fn it_scales_adopts_and_releases() {
     cluster.until_gone(&rc).await;
 }
 
-/// Conformance: "Garbage collector should delete pods created by rc when not orphaning".
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn in_the_background_the_pods_go_with_it() {
-    let cluster = cluster_with("rc", 3).await;
-    delete(&cluster, "rc", Some("Background")).await;
-    cluster.until_gone(&format!("{CONTROLLERS}/rc")).await;
-    cluster.until_empty(PODS).await;
-}
-
-/// Conformance: "Garbage collector should orphan pods created by rc if delete options say so"; and so they do if the
-/// options say nothing.
+/// And so they do if the options say nothing, unlike those of a ReplicaSet.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn its_pods_outlive_it_unless_asked_otherwise() {
     for policy in [Some("Orphan"), None] {
@@ -97,46 +89,20 @@ async fn its_pods_outlive_it_unless_asked_otherwise() {
     }
 }
 
-/// Conformance: "Garbage collector should keep the rc around until all its pods are deleted if the deleteOptions says so"
-/// and "should not delete dependents that have both valid owner and owner that's waiting for dependents to be deleted".
+/// `[sig-apps] ReplicationController should surface a failure condition on a common issue like exceeded quota [Conformance]`
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn in_the_foreground_it_waits_for_its_pods_and_spares_those_of_another() {
-    let cluster = cluster_with("rc", 4).await;
-    let other = cluster.create(CONTROLLERS, &controller("other", 0)).await;
-    let reference =
-        json!({"apiVersion": "v1", "kind": "ReplicationController", "name": "other", "uid": other["metadata"]["uid"]});
-    let all = pods(&cluster).await;
-    for pod in &all[..2] {
-        let mut both = pod["metadata"]["ownerReferences"].as_array().unwrap().clone();
-        both.push(reference.clone());
-        let path = format!("{PODS}/{}", pod["metadata"]["name"].as_str().unwrap());
-        cluster.server.patch(&path, json!({"metadata": {"ownerReferences": both}})).await.expect(200);
-    }
-    delete(&cluster, "rc", Some("Foreground")).await;
-    cluster.until_gone(&format!("{CONTROLLERS}/rc")).await;
-    let left = pods(&cluster).await;
-    assert_eq!(left.len(), 2, "those of the other, and they went before the controller did: {left:#?}");
-    for pod in &left {
-        assert!(pod["metadata"].get("deletionTimestamp").is_none());
-        assert_eq!(pod["metadata"]["ownerReferences"], json!([reference]));
-    }
-}
-
-/// Conformance: "Garbage collector should not be blocked by dependency circle".
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_circle_of_owners_is_deleted() {
-    let cluster = Cluster::start(0).await;
-    let mut uids = vec![];
-    for name in ["a", "b", "c"] {
-        let pod = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name},
-            "spec": {"terminationGracePeriodSeconds": 0, "containers": [{"name": "c", "image": "web:1"}]}});
-        uids.push(cluster.create(PODS, &pod.to_string()).await["metadata"]["uid"].clone());
-    }
-    for (name, owner, uid) in [("a", "c", &uids[2]), ("b", "a", &uids[0]), ("c", "b", &uids[1])] {
-        let owners = json!([{"apiVersion": "v1", "kind": "Pod", "name": owner, "uid": uid, "controller": true, "blockOwnerDeletion": true}]);
-        cluster.server.patch(&format!("{PODS}/{name}"), json!({"metadata": {"ownerReferences": owners}})).await.expect(200);
-    }
-    let options = json!({"apiVersion": "v1", "kind": "DeleteOptions", "propagationPolicy": "Foreground"});
-    cluster.server.call("DELETE", &format!("{PODS}/a"), Some(&options)).await.expect(200);
-    cluster.until_empty(PODS).await;
+async fn it_says_that_a_quota_keeps_it_from_its_pods() {
+    let cluster = Cluster::start(1).await;
+    let quotas = "/api/v1/namespaces/default/resourcequotas";
+    cluster.create(quotas, &json!({"metadata": {"name": "two"}, "spec": {"hard": {"pods": "2"}}}).to_string()).await;
+    cluster.until(&format!("{quotas}/two"), "is counted", |quota| quota["status"]["hard"]["pods"] == "2").await;
+    cluster.create(CONTROLLERS, &controller("rc", 3)).await;
+    let rc = format!("{CONTROLLERS}/rc");
+    let failing = |it: &Value| {
+        it["status"]["conditions"].as_array().is_some_and(|all| all.iter().any(|one| one["type"] == "ReplicaFailure"))
+    };
+    cluster.until(&rc, "fails", failing).await;
+    let scale = cluster.server.patch(&format!("{rc}/scale"), json!({"spec": {"replicas": 2}})).await;
+    scale.expect(200);
+    cluster.until(&rc, "has no failure any more", |it| !failing(it) && it["status"]["replicas"] == 2).await;
 }

@@ -14,6 +14,7 @@ pub mod selector;
 pub mod slipway;
 pub mod toleration;
 
+pub use k8s_openapi::api::admissionregistration::v1 as admissionregistration;
 pub use k8s_openapi::api::apps::v1 as apps;
 pub use k8s_openapi::api::authentication::v1 as authentication;
 pub use k8s_openapi::api::authorization::v1 as authorization;

@@ -111,6 +111,8 @@ pub struct ApiServer {
     pub(crate) charging: crate::admission::Charging,
     pub(crate) ruled: crate::admission::Ruled,
     pub(crate) registry: Registry,
+    /// Webhooks and policies, compiled.
+    pub(crate) registrations: crate::admission::dynamic::Registrations,
     bootstrapped: AtomicBool,
     closing: CancellationToken,
 }
@@ -150,6 +152,7 @@ impl ApiServer {
             charging: crate::admission::Charging::default(),
             ruled: crate::admission::Ruled::default(),
             registry,
+            registrations: Default::default(),
             bootstrapped: AtomicBool::new(false),
             closing: CancellationToken::new(),
         });
@@ -158,6 +161,7 @@ impl ApiServer {
         server.bootstrapped.store(true, Ordering::Release);
         tokio::spawn(encryption::rewrite(Arc::downgrade(&server), server.closing.clone()));
         tokio::spawn(crate::event_expiry::run(Arc::downgrade(&server), server.closing.clone()));
+        tokio::spawn(crate::admission::policy::observe::run(Arc::downgrade(&server), server.closing.clone()));
         Ok(server)
     }
 

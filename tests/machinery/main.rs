@@ -1,9 +1,11 @@
 //! Tests of the API machinery alone, over the real router and without controllers or nodes: one binary, one file a topic.
 #![allow(clippy::unwrap_used)] // a test fails by it
 
+mod admission_policies;
 mod apply;
 mod audit;
 mod authentication;
+mod cel;
 mod classes;
 mod compression;
 mod conformance;
@@ -20,3 +22,4 @@ mod protobuf;
 mod rbac;
 mod resource_quota;
 mod volumes;
+mod webhooks;

@@ -7,10 +7,12 @@ mod allocation;
 mod certificate;
 mod default_class;
 mod default_toleration_seconds;
+pub mod dynamic;
 mod limit_ranger;
 mod node_restriction;
 mod owner_references;
 mod pod_security;
+pub mod policy;
 mod priority;
 mod requestor;
 mod reservations;
@@ -19,6 +21,7 @@ mod runtime_class;
 mod service_account;
 mod storage_protection;
 mod volume_claim_resize;
+pub mod webhook;
 
 pub use allocation::repair;
 pub use certificate::check_signer;
@@ -79,6 +82,11 @@ trait Plugin: Send + Sync {
     async fn validate(&self, _context: &AdmissionContext<'_>, _object: &Value) -> Result<(), Status> {
         Ok(())
     }
+
+    /// Whether objects say what it does: those before it are asked again when it changed something.
+    fn is_dynamic(&self) -> bool {
+        false
+    }
 }
 
 /// In the order of kube-apiserver; allocation comes last, when nothing else refuses the object any more. What is used is
@@ -98,7 +106,9 @@ static PLUGINS: &[&dyn Plugin] = &[
     &volume_claim_resize::PersistentVolumeClaimResize,
     &runtime_class::RuntimeClass,
     &default_class::DefaultIngressClass,
+    &dynamic::Mutating,
     &allocation::Allocation,
+    &dynamic::Validating,
 ];
 
 /// Kinds that decide what becomes of others: who has written one finds it obeyed by the next request to this server.

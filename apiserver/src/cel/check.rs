@@ -38,6 +38,12 @@ impl Environment {
         self.variables.push((name.into(), kind));
     }
 
+    /// The same without a variable.
+    pub fn without(mut self, name: &str) -> Self {
+        self.variables.retain(|(known, _)| &**known != name);
+        self
+    }
+
     pub fn structs(mut self, structs: Structs) -> Self {
         self.structs = Some(structs);
         self
@@ -222,7 +228,9 @@ impl Checker<'_> {
     fn conditional(&mut self, at: u32, nodes: &mut [Node; 3]) -> Type {
         let [condition, then, otherwise] = nodes;
         let (condition, then, otherwise) = (self.node(condition), self.node(then), self.node(otherwise));
-        if !matches!(condition, Type::Bool | Type::Dyn) || !assignable(&otherwise, &then, &mut Bound::default()) {
+        // `c ? 'a' : null` is let pass: there are expressions that may come to nothing.
+        let alike = [&then, &otherwise].contains(&&Type::Null) || assignable(&otherwise, &then, &mut Bound::default());
+        if !matches!(condition, Type::Bool | Type::Dyn) || !alike {
             let message = format!("found no matching overload for '_?_:_' applied to '({condition}, {then}, {otherwise})'");
             return self.issue(at, message);
         }

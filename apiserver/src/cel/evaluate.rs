@@ -5,7 +5,7 @@
 
 use crate::cel::ast::{Access, Call, Expr, Literal, Loop, LoopKind, Node, OptMap, Select, Struct};
 use crate::cel::check::type_named;
-use crate::cel::value::{Key, Lazy, List, Map, Text, Value};
+use crate::cel::value::{Key, List, Map, Text, Value};
 use std::cmp::Ordering;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -454,10 +454,4 @@ pub fn sorted<'a>(mut keyed: Vec<(Value<'a>, Value<'a>)>) -> Result<Vec<Value<'a
 pub fn items<'a>(list: &List<'a>, frame: &mut Frame<'_, 'a>) -> Result<Vec<Value<'a>>, Error> {
     frame.charge(list.len() as u64)?;
     Ok(list.iter().collect())
-}
-
-impl<'a, T: Lazy<'a>> Lazy<'a> for &T {
-    fn field(&self, name: &str, frame: &mut Frame<'_, 'a>) -> Option<Result<Value<'a>, Error>> {
-        (**self).field(name, frame)
-    }
 }

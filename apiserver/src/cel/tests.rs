@@ -153,7 +153,7 @@ fn libraries() {
         ("quantity('50k').add(20).sub(quantity('10k')).asInteger()", "40020"),
         ("semver('1.2.3').isLessThan(semver('1.10.0')) && semver('v1.2', true).patch() == 0 && !isSemver('1.2')", "true"),
         ("semver('1.0.0-alpha').compareTo(semver('1.0.0'))", "-1"),
-        ("'%s %d %.2f %x %s'.format(['a', 3, 1.234, 255, [1, 'b']])", "\"a 3 1.23 ff [1, b]\""),
+        ("'%s %d %.2f %x %s'.format(['a', 3, 1.234, 255, [1, 2]])", "\"a 3 1.23 ff [1, 2]\""),
         ("!format.dns1123Label().validate('web').hasValue() && format.named('uuid').value().validate('x').hasValue()", "true"),
         ("jsonpatch.escapeKey('a/b~c')", "\"a~1b~0c\""),
         ("math.greatest([1, 5, 3]) + math.least(4, 2) + math.abs(-1)", "8"),

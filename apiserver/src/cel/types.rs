@@ -120,12 +120,20 @@ impl<'s> Reader<'_, 's> {
                 None => Some(Type::Dyn),
             };
         }
+        // `Option<T>` of a derived schema: that, or null.
+        if let Some(either) = schema["anyOf"].as_array()
+            && schema.get("type").is_none()
+            && let [one] = either.iter().filter(|one| one["type"] != "null").collect::<Vec<_>>().as_slice()
+        {
+            return self.read(one, root, name, depth + 1);
+        }
         let flag = |name: &str| schema[name] == true;
         if flag("x-kubernetes-int-or-string") || schema["format"] == "int-or-string" {
             return Some(Type::Dyn);
         }
         let root = root || flag("x-kubernetes-embedded-resource");
-        match schema["type"].as_str().unwrap_or_default() {
+        let listed = schema["type"].as_array().into_iter().flatten().filter_map(Json::as_str).find(|kind| *kind != "null");
+        match schema["type"].as_str().or(listed).unwrap_or_default() {
             "boolean" => Some(Type::Bool),
             "integer" => Some(Type::Int),
             "number" => Some(Type::Double),

@@ -55,7 +55,7 @@ pub enum Map<'a> {
 /// Fields that are made when they are looked at, as `variables` of a policy.
 pub trait Lazy<'a>: Sync {
     /// `None`: there is no such field.
-    fn field(&self, name: &str, frame: &mut Frame<'_, 'a>) -> Option<Result<Value<'a>, Error>>;
+    fn field(&'a self, name: &str, frame: &mut Frame<'_, 'a>) -> Option<Result<Value<'a>, Error>>;
 }
 
 #[derive(Clone)]

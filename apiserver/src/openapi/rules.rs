@@ -69,6 +69,11 @@ pub fn is_atomic(type_name: &str) -> bool {
 }
 
 const ATOMIC_TYPES: &[&str] = &[
+    "admissionregistration.v1.MatchResources",
+    "admissionregistration.v1.NamedRuleWithOperations",
+    "admissionregistration.v1.ParamKind",
+    "admissionregistration.v1.ParamRef",
+    "admissionregistration.v1.Variable",
     "core.v1.ConfigMapKeySelector",
     "core.v1.EndpointAddress",
     "core.v1.EndpointPort",
@@ -154,6 +159,8 @@ const CONTAINER: Fields = &[
     ("volumeDevices", merged(&["devicePath"])),
     ("volumeMounts", merged(&["mountPath"])),
 ];
+const WEBHOOK: Fields = &[("admissionReviewVersions", ATOMIC), ("matchConditions", BY_NAME), ("rules", ATOMIC)];
+const WEBHOOKS: Fields = &[("webhooks", BY_NAME)];
 const CONDITIONS: Fields = &[("conditions", BY_TYPE)];
 const ITEMS: Fields = &[("items", ATOMIC)];
 const AUDIENCES: Fields = &[("audiences", ATOMIC)];
@@ -163,6 +170,36 @@ const AFFINITY: Fields =
     &[("preferredDuringSchedulingIgnoredDuringExecution", ATOMIC), ("requiredDuringSchedulingIgnoredDuringExecution", ATOMIC)];
 
 const FIELDS: &[(&str, Fields)] = &[
+    ("admissionregistration.v1.MatchResources", &[("excludeResourceRules", ATOMIC), ("resourceRules", ATOMIC)]),
+    (
+        "admissionregistration.v1.MutatingAdmissionPolicySpec",
+        &[("matchConditions", BY_NAME), ("mutations", ATOMIC), ("variables", ATOMIC)],
+    ),
+    ("admissionregistration.v1.MutatingWebhook", WEBHOOK),
+    ("admissionregistration.v1.MutatingWebhookConfiguration", WEBHOOKS),
+    (
+        "admissionregistration.v1.NamedRuleWithOperations",
+        &[
+            ("apiGroups", ATOMIC),
+            ("apiVersions", ATOMIC),
+            ("operations", ATOMIC),
+            ("resourceNames", ATOMIC),
+            ("resources", ATOMIC),
+        ],
+    ),
+    (
+        "admissionregistration.v1.RuleWithOperations",
+        &[("apiGroups", ATOMIC), ("apiVersions", ATOMIC), ("operations", ATOMIC), ("resources", ATOMIC)],
+    ),
+    ("admissionregistration.v1.TypeChecking", &[("expressionWarnings", ATOMIC)]),
+    ("admissionregistration.v1.ValidatingAdmissionPolicyBindingSpec", &[("validationActions", SET)]),
+    (
+        "admissionregistration.v1.ValidatingAdmissionPolicySpec",
+        &[("auditAnnotations", ATOMIC), ("matchConditions", BY_NAME), ("validations", ATOMIC), ("variables", BY_NAME)],
+    ),
+    ("admissionregistration.v1.ValidatingAdmissionPolicyStatus", &[("conditions", keyed(&["type"]))]),
+    ("admissionregistration.v1.ValidatingWebhook", WEBHOOK),
+    ("admissionregistration.v1.ValidatingWebhookConfiguration", WEBHOOKS),
     ("apps.v1.DaemonSetStatus", CONDITIONS),
     ("apps.v1.DeploymentSpec", &[("strategy", RETAINED)]),
     ("apps.v1.DeploymentStatus", CONDITIONS),

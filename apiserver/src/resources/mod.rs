@@ -3,6 +3,7 @@
 use crate::kind::{Builtin, Kind, Strategy};
 use std::sync::Arc;
 
+pub mod admission_registration;
 pub mod amounts;
 mod certificate_signing_request;
 mod config_map;
@@ -77,6 +78,12 @@ pub fn builtin() -> Vec<Arc<dyn Strategy>> {
         kind::<rbac::cluster_role::ClusterRole>(),
         kind::<rbac::role_binding::RoleBinding>(),
         kind::<rbac::cluster_role_binding::ClusterRoleBinding>(),
+        kind::<admission_registration::webhook::MutatingWebhookConfiguration>(),
+        kind::<admission_registration::webhook::ValidatingWebhookConfiguration>(),
+        kind::<admission_registration::policy::ValidatingAdmissionPolicy>(),
+        kind::<admission_registration::binding::ValidatingAdmissionPolicyBinding>(),
+        kind::<admission_registration::policy::MutatingAdmissionPolicy>(),
+        kind::<admission_registration::binding::MutatingAdmissionPolicyBinding>(),
         kind::<node_class::NodeClass>(),
         kind::<node_pool::NodePool>(),
         kind::<machine::Machine>(),

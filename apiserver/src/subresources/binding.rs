@@ -1,5 +1,6 @@
 //! `pods/binding` and POST `bindings`: says on which node a pod runs. The scheduler's one write.
 
+use crate::admission::Operation;
 use crate::http::Call;
 use crate::http::error::{Invalid, Status};
 use crate::http::respond;
@@ -35,6 +36,9 @@ async fn bind(call: &Call, pod: &str, binding: &Value) -> Result<Response, Statu
     if !namespace.is_empty() && namespace != call.namespace() {
         return Err(Status::bad_request("the namespace of the provided object does not match the namespace sent on the request"));
     }
+    let mut binding = binding.clone();
+    super::admit(call, Operation::Create, pod, dry_run, &mut binding).await?;
+    let binding = &binding;
     let errors = validate(binding);
     if !errors.is_empty() {
         return Err(Status::invalid("", "Binding", pod, &errors));

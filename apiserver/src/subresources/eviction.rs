@@ -1,6 +1,7 @@
 //! `pods/eviction`: deletes a pod if its PodDisruptionBudget allows it, and counts that against the budget.
 
 use super::binding::set_condition;
+use crate::admission::Operation;
 use crate::http::Call;
 use crate::http::error::Status;
 use crate::http::respond;
@@ -25,11 +26,12 @@ pub async fn create(call: Call) -> Result<Response, Status> {
     let accept = call.accept()?;
     crate::admission::check_eviction(&call)?;
     let body = call.read_body().await?;
-    let eviction = if body.is_empty() { json!({}) } else { super::parse_body(call.content_type(), &body)? };
+    let mut eviction = if body.is_empty() { json!({}) } else { super::parse_body(call.content_type(), &body)? };
     let name = eviction["metadata"]["name"].as_str().unwrap_or_default();
     if !name.is_empty() && name != call.name() {
         return Err(Status::bad_request("name in URL does not match name in Eviction object"));
     }
+    super::admit(&call, Operation::Create, call.name(), call.info.query.dry_run()?, &mut eviction).await?;
     let options: DeleteOptions = match eviction.get("deleteOptions") {
         None | Some(Value::Null) => DeleteOptions::default(),
         Some(options) => serde_json::from_value(options.clone())

@@ -14,6 +14,7 @@ pub mod stream;
 pub mod token;
 pub mod token_review;
 
+use crate::admission::{self, AdmissionContext, Operation};
 use crate::http::Call;
 use crate::http::error::Status;
 use crate::http::request_info::Verb;
@@ -92,6 +93,54 @@ pub async fn handle(call: Call) -> Result<Response, Status> {
         (_, "scale", Verb::Get | Verb::Update | Verb::Patch) => scale::handle(call).await,
         _ => Err(Status::method_not_allowed()),
     }
+}
+
+/// Asks webhooks and policies about a body that is not of the strategy's kind, or about opening a connection.
+pub(crate) async fn admit(
+    call: &Call,
+    operation: Operation,
+    name: &str,
+    dry_run: bool,
+    object: &mut Value,
+) -> Result<(), Status> {
+    let context = AdmissionContext {
+        server: &call.server,
+        user: &call.user,
+        strategy: &*call.strategy,
+        operation,
+        namespace: call.namespace(),
+        name,
+        subresource: if call.info.subresource.is_empty() { "binding" } else { &call.info.subresource },
+        old: None,
+        dry_run,
+    };
+    admission::dynamic::subresource(&context, object).await
+}
+
+/// The options of a request for a connection, as an object of their kind.
+pub(crate) async fn admit_connection(call: &Call, kind: &str) -> Result<(), Status> {
+    let query = &call.info.query;
+    let mut options = json!({"kind": kind, "apiVersion": "v1"});
+    for field in ["stdin", "stdout", "stderr", "tty"] {
+        if let Some(value) = query.get(field) {
+            options[field] = json!(matches!(value, "true" | "1"));
+        }
+    }
+    if let Some(container) = query.get("container") {
+        options["container"] = json!(container);
+    }
+    let command: Vec<&str> = query.all("command").collect();
+    if !command.is_empty() {
+        options["command"] = json!(command);
+    }
+    let ports: Vec<i64> = query.all("ports").filter_map(|port| port.parse().ok()).collect();
+    if !ports.is_empty() {
+        options["ports"] = json!(ports);
+    }
+    if kind.ends_with("ProxyOptions") {
+        options["path"] = json!(call.info.rest.trim_start_matches('/'));
+    }
+    admit(call, Operation::Connect, call.name(), false, &mut options).await
 }
 
 /// A body that is not of the strategy's kind (a Scale, a Binding, …): JSON or YAML.

@@ -44,7 +44,7 @@ pub async fn handle(call: Call) -> Result<Response, Status> {
         let mut decide = move |old: Value| -> futures::future::BoxFuture<'_, Result<Step, Status>> {
             Box::pin(async move {
                 let new = scaled(target, change, manager, &old)?;
-                replace(target, Part::Main, Tracking::Done, old, new).await
+                replace(target, Part::Scale, Tracking::Done, old, new).await
             })
         };
         commit(target, &mut decide).await?.object
@@ -109,7 +109,7 @@ fn written(write: &Write<'_>, current: &Value, mut wanted: Value) -> Value {
 }
 
 /// The Scale of an object.
-fn of(object: &Value) -> Value {
+pub(crate) fn of(object: &Value) -> Value {
     let mut metadata = json!({});
     for field in ["name", "namespace", "uid", "resourceVersion", "creationTimestamp"] {
         if let Some(value) = object["metadata"].get(field) {

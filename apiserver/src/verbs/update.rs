@@ -17,6 +17,8 @@ pub enum Part {
     /// All but the status.
     Main,
     Status,
+    /// The number of replicas, asked for by a Scale.
+    Scale,
 }
 
 impl Part {
@@ -28,6 +30,7 @@ impl Part {
         match self {
             Part::Main => "",
             Part::Status => "status",
+            Part::Scale => "scale",
         }
     }
 }
@@ -115,7 +118,7 @@ fn prepare(target: &Target<'_>, part: Part, old: &Value, new: &mut Value) -> Res
     object_meta::prepare_update(new, old);
     let mut errors = vec![];
     match part {
-        Part::Main => {
+        Part::Main | Part::Scale => {
             strategy.prepare_update(new, old);
             errors.extend(object_meta::validate(strategy, new));
             errors.extend(object_meta::validate_update(new, old));

@@ -17,6 +17,7 @@ mod walk;
 
 pub use element::Element;
 pub use managed::{Managed, Manager, Operation, same_but_for_times};
+pub use merge::merge;
 pub use schema::Schema;
 pub use set::Set;
 pub use structural::Structural;

@@ -213,6 +213,7 @@ async fn parameters_are_found_by_name_and_by_selector() {
         "{message}"
     );
     server.post(MAPS, config_map("limit", "2")).await.expect(201);
+    server.get(&format!("{MAPS}/limit")).await.expect(200);
     let message = server.post(DEPLOYMENTS, deployment("web", 3)).await.expect_status(422, "Invalid");
     assert!(message.ends_with("denied request: at most 2"), "{message}");
     server.post(DEPLOYMENTS, deployment("web", 2)).await.expect(201);
@@ -229,6 +230,7 @@ async fn parameters_are_found_by_name_and_by_selector() {
         limit["metadata"]["labels"] = json!({"limit": "yes"});
         server.post("/api/v1/namespaces/other/configmaps", limit).await.expect(201);
     }
+    server.get("/api/v1/namespaces/other/configmaps/two").await.expect(200);
     // All of them count.
     let message = server.post(DEPLOYMENTS, deployment("more", 2)).await.expect_status(422, "Invalid");
     assert!(message.ends_with("denied request: at most 1"), "{message}");

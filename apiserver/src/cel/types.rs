@@ -100,7 +100,11 @@ impl Type {
 
     /// The type of an expression's result may stand where `wanted` is asked for.
     pub fn may_be(&self, wanted: &Type) -> bool {
-        matches!(self, Type::Dyn) || matches!(wanted, Type::Dyn) || self == wanted
+        match (self, wanted) {
+            (Type::Dyn, _) | (_, Type::Dyn) => true,
+            (Type::List(list), Type::List(wanted)) => list.item.may_be(&wanted.item),
+            (kind, wanted) => kind == wanted,
+        }
     }
 }
 

@@ -142,7 +142,8 @@ async fn write(target: &Target<'_>, object: &mut Value) -> Result<(), Status> {
     let revision = written.map_err(|error| status_of(error, names, target.name))?;
     object["metadata"]["resourceVersion"] = json!(revision.to_string());
     target.server.ruled.stored(names, revision);
-    Ok(())
+    let in_force = admission::dynamic::in_force(target.server, names, revision).await;
+    in_force.map_err(|error| status_of(error, names, target.name))
 }
 
 /// The base, cut so that the whole stays a label, and five random characters.

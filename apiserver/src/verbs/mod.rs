@@ -172,6 +172,7 @@ pub(crate) async fn commit(target: &Target<'_>, decide: &mut Decide<'_>) -> Resu
                 object["metadata"]["resourceVersion"] = json!(revision.to_string());
                 target.server.ruled.stored(names, revision);
                 admission::written(target.server, target.strategy, &old, (!deleted).then_some(&object)).await;
+                admission::dynamic::in_force(target.server, names, revision).await.map_err(status)?;
                 return Ok(Done { object, deleted });
             }
             Err(slipway_store::Error::Conflict { current }) => {

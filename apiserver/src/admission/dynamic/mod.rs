@@ -10,9 +10,13 @@ pub use request::Request;
 
 use super::{AdmissionContext, Operation, Plugin, Reservations, policy, webhook};
 use crate::http::error::Status;
+use crate::kind::Names;
 use crate::openapi::FieldValidation;
+use crate::resources::admission_registration::GROUP;
+use crate::server::ApiServer;
 use async_trait::async_trait;
 use serde_json::{Value, json};
+use slipway_store::Revision;
 
 /// MutatingAdmissionPolicy and MutatingAdmissionWebhook.
 pub struct Mutating;
@@ -132,6 +136,14 @@ pub async fn subresource(context: &AdmissionContext<'_>, object: &mut Value) -> 
     let request = Request::new(context, Some(object), None);
     policy::validate(&request, &compiled).await?;
     webhook::validate(&request, &compiled).await
+}
+
+/// Who has written a webhook or a policy is answered when it counts: from then on, this server asks it.
+pub async fn in_force(server: &ApiServer, names: &Names, revision: Revision) -> Result<(), slipway_store::Error> {
+    if names.group == GROUP {
+        server.cache.at_least(revision).await?;
+    }
+    Ok(())
 }
 
 /// An internal error in Kubernetes' words.

@@ -26,6 +26,7 @@ pub async fn run(server: &ApiServer) -> Result<(), Status> {
         ensure(server, ("scheduling.k8s.io", "v1", "priorityclasses"), "", class).await?;
     }
     crate::authorization::policy::run(server).await?;
+    publish_authentication(server).await?;
     if let Some(advertise) = server.options.advertise {
         let (address, port) = (advertise.ip(), advertise.port());
         let service_ip = first_address(&server.options.service_cidr);
@@ -67,6 +68,32 @@ async fn ensure(server: &ApiServer, resource: Resource, namespace: &str, object:
             Err(status) => return Err(status),
         }
     }
+}
+
+/// Tells extension servers by whose certificates callers and proxies are known here.
+async fn publish_authentication(server: &ApiServer) -> Result<(), Status> {
+    let Some(ca) = &server.options.client_ca_pem else { return Ok(()) };
+    let mut data = json!({"client-ca-file": ca});
+    if let Some(rule) = &server.options.request_header {
+        let list = |names: &[String]| json!(names).to_string();
+        data["requestheader-client-ca-file"] = rule.client_ca_pem.as_str().into();
+        data["requestheader-allowed-names"] = list(&rule.allowed_names).into();
+        data["requestheader-username-headers"] = list(&rule.username_headers).into();
+        data["requestheader-uid-headers"] = list(&rule.uid_headers).into();
+        data["requestheader-group-headers"] = list(&rule.group_headers).into();
+        data["requestheader-extra-headers-prefix"] = list(&rule.extra_header_prefixes).into();
+    }
+    let (namespace, name) = ("kube-system", "extension-apiserver-authentication");
+    ensure(server, ("", "v1", "configmaps"), namespace, json!({"metadata": {"name": name}, "data": data})).await?;
+    let Some(strategy) = server.strategy("", "v1", "configmaps") else { return Ok(()) };
+    let user = User::apiserver();
+    let target = Target::new(server, &*strategy, &user, namespace, name);
+    let anything = Preconditions::default();
+    let changed = guaranteed_update(&target, &anything, |mut old| {
+        old["data"] = data.clone();
+        Ok(old)
+    });
+    changed.await.map(|_| ())
 }
 
 /// Creates the object of the `default` namespace, or makes the one that is there say the same.

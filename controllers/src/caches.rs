@@ -59,9 +59,10 @@ caches! {
     resource_quotas: core::ResourceQuota, ALL, None;
     persistent_volume_claims: core::PersistentVolumeClaim, ALL, None;
     persistent_volumes: core::PersistentVolume, ALL, None;
-    service_accounts: core::ServiceAccount, Selection { field_selector: "metadata.name=default", ..ALL }, None;
+    service_accounts: core::ServiceAccount, ALL, None;
     root_ca_config_maps: core::ConfigMap, Selection { field_selector: "metadata.name=kube-root-ca.crt", ..ALL }, None;
     bootstrap_secrets: core::Secret, Selection { namespace: "kube-system", field_selector: "type=bootstrap.kubernetes.io/token" }, None;
+    token_secrets: core::Secret, Selection { field_selector: "type=kubernetes.io/service-account-token", ..ALL }, None;
     node_leases: coordination::Lease, Selection { namespace: "kube-node-lease", ..ALL }, None;
     deployments: apps::Deployment, ALL, None;
     replica_sets: apps::ReplicaSet, ALL, None;

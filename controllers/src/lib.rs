@@ -39,6 +39,7 @@ mod service_account;
 mod service_ports;
 mod taint_eviction;
 mod token_cleaner;
+mod tokens;
 mod ttl;
 mod volume_protection;
 
@@ -65,6 +66,8 @@ use crate::{
 pub struct Options {
     /// Certificate and key (PEM) that sign certificate requests; without them none is signed.
     pub cluster_ca: Option<(String, String)>,
+    /// Signs the tokens that lie in Secrets (EC P-256, PKCS#8); without it none is made.
+    pub service_account_key_pem: Option<String>,
     /// What pods find in `kube-root-ca.crt`.
     pub root_ca_pem: String,
     /// Each node gets a part of it, `node_cidr_mask` bits wide.
@@ -92,6 +95,7 @@ impl Default for Options {
     fn default() -> Options {
         Options {
             cluster_ca: None,
+            service_account_key_pem: None,
             root_ca_pem: String::new(),
             pod_cidr: "10.244.0.0/16".into(),
             node_cidr_mask: 24,
@@ -108,6 +112,8 @@ pub enum Error {
     PodCidr(String),
     #[error("the certificate authority cannot be used")]
     Authority(#[source] rcgen::Error),
+    #[error("the service accounts' key cannot be used: {0}")]
+    ServiceAccountKey(String),
 }
 
 /// Runs all controllers until `shutdown`. It can be stopped at any point and started again elsewhere.
@@ -140,6 +146,7 @@ pub async fn run(client: kube::Client, options: Options, shutdown: CancellationT
         Arc::new(volume_protection::Claims),
         Arc::new(volume_protection::Volumes),
         Arc::new(token_cleaner::Controller),
+        Arc::new(tokens::Controller::new(options.service_account_key_pem.as_deref(), &options.root_ca_pem)?),
         Arc::new(cluster_role_aggregation::Controller),
         Arc::new(ttl::Controller),
         Arc::new(certificate::Controller { signer, access: access::Access::Api(client.clone()) }),

@@ -652,7 +652,7 @@ async fn a_certificate_is_its_user_until_it_expires() {
         "jane"
     );
     // The connection is still open when the certificate's time is over.
-    clock.store(10_000 * 365 * 86_400, Ordering::Relaxed);
+    clock.store(2_500 * 365 * 86_400, Ordering::Relaxed);
     assert_eq!(connection.who(&[]).await, Err(401));
     clock.store(0, Ordering::Relaxed);
     assert!(connection.who(&[]).await.is_ok());
@@ -675,6 +675,10 @@ async fn a_certificate_is_its_user_until_it_expires() {
 async fn a_proxy_speaks_for_others_by_its_certificate() {
     let (users, proxies) = (Authority::new("users"), Authority::new("proxies"));
     let listening = listen(&users, &proxies, Arc::default()).await;
+    let told = "/api/v1/namespaces/kube-system/configmaps/extension-apiserver-authentication";
+    let told = listening.server.get(told).await.expect(200)["data"].clone();
+    assert_eq!((&told["client-ca-file"], &told["requestheader-client-ca-file"]), (&json!(users.pem), &json!(proxies.pem)));
+    assert_eq!(told["requestheader-allowed-names"], "[\"front-proxy\"]");
     let front = proxies.sign(&[], "front-proxy", &["system:masters"], ExtendedKeyUsagePurpose::ClientAuth);
     let mut connection = Connection::open(&listening, &users, Some(&front)).await.unwrap();
     let headers = [

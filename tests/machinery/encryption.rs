@@ -242,7 +242,8 @@ async fn no_secret_is_in_logs_or_errors() {
         .await
         .unwrap();
     server.get(SECRETS).await;
-    server.get_as("application/yaml", &format!("{SECRETS}/broken")).await.expect_status(500, "InternalError");
+    let metadata = "application/json;as=PartialObjectMetadata;v=v1;g=meta.k8s.io";
+    server.get_as(metadata, &format!("{SECRETS}/broken")).await.expect_status(500, "InternalError");
     let logged = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
     assert!(logged.contains("/api/v1/namespaces/default/secrets"), "requests are logged at this level");
     let cut = encoded.trim_end_matches('=');

@@ -107,7 +107,8 @@ impl Kind for CertificateSigningRequest {
         }
         let conditions = new.conditions.as_deref().unwrap_or(&[]);
         for kept in old.conditions.iter().flatten() {
-            if !conditions.iter().any(|condition| condition.type_ == kept.type_) {
+            let decides = DECISIONS.contains(&kept.type_.as_str());
+            if decides && !conditions.iter().any(|condition| condition.type_ == kept.type_) {
                 let why = format!("updates may not remove a condition of type {:?}", kept.type_);
                 errors.push(Invalid::forbidden("status.conditions", &why));
             }

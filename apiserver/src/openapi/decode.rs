@@ -170,6 +170,13 @@ pub(crate) fn read_document(body: &[u8]) -> Result<(Value, Vec<String>), String>
     Ok((value, duplicates.into_inner()))
 }
 
+/// The same of a body that is JSON.
+pub(crate) fn read_json_document(body: &[u8]) -> Result<(Value, Vec<String>), String> {
+    let duplicates = RefCell::new(vec![]);
+    let value = read_json(body, &duplicates)?;
+    Ok((value, duplicates.into_inner()))
+}
+
 /// Where the reader is: a list whose head is the innermost step.
 enum Path<'p> {
     Root,

@@ -15,8 +15,8 @@ pub mod schema;
 mod serve;
 
 pub use conform::word;
-pub(crate) use decode::read_document;
 pub use decode::{Expected, decode, decode_as};
+pub(crate) use decode::{read_document, read_json_document};
 pub use schema::Schema;
 pub use serve::respond;
 
@@ -50,6 +50,15 @@ impl FieldValidation {
 /// Holds an object (as a patch made it) to the schema: what `decode` does after parsing.
 pub fn conform(strategy: &dyn Strategy, object: &mut Value, validation: FieldValidation) -> Result<Vec<String>, Status> {
     conform::Conform { validation, duplicates: vec![] }.run(&Expected::of(strategy), object)
+}
+
+/// What a refusal of `conform` says is wrong, without the kind that it names first.
+pub(crate) fn why_not(status: &Status) -> &str {
+    status
+        .message
+        .split_once(" cannot be handled as a ")
+        .and_then(|(_, rest)| rest.split_once(": "))
+        .map_or(&status.message, |(_, why)| why)
 }
 
 /// The schema of a strategy's kind: how its fields are merged.

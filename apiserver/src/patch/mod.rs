@@ -6,13 +6,20 @@ pub mod json;
 pub mod merge;
 pub mod strategic;
 
-use crate::http::error::Status;
+use crate::http::error::{Invalid, Status};
 use http::StatusCode;
 use serde_json::{Value, json};
 
 /// Whether a body of this type is a configuration to be applied (see `apply`), and not a patch.
 pub fn is_apply(content_type: &str) -> bool {
     content_type.split(';').next().unwrap_or_default().trim() == "application/apply-patch+yaml"
+}
+
+/// Enough to see what is wrong.
+const FINDINGS_MAX: usize = 50;
+
+fn read(body: &[u8]) -> Result<(Value, Vec<String>), Status> {
+    crate::openapi::read_json_document(body).map_err(|why| Status::bad_request(format!("error decoding patch: {why}")))
 }
 
 /// A parsed patch.
@@ -32,10 +39,33 @@ impl Patch {
             "application/strategic-merge-patch+json" => Patch::Strategic,
             _ => return Err(unsupported("the body of the request was in an unknown format")),
         };
-        let mut patch =
-            serde_json::from_slice(body).map_err(|error| Status::bad_request(format!("error decoding patch: {error}")))?;
+        let (mut patch, _) = read(body)?;
         slipway_api::canonical::sort(&mut patch);
         Ok(kind(patch))
+    }
+
+    /// What of a patch's body a strict reading refuses: fields that stand twice and, in a JSON patch, unknown ones.
+    pub fn findings(&self, body: &[u8]) -> Vec<String> {
+        let (patch, mut findings) = read(body).unwrap_or_default();
+        if let Patch::Json(_) = self {
+            for (at, operation) in patch.as_array().into_iter().flatten().enumerate() {
+                let unknown = |name: &&String| !["op", "path", "from", "value"].contains(&name.as_str());
+                let names = operation.as_object().into_iter().flat_map(|operation| operation.keys());
+                findings.extend(names.filter(unknown).map(|name| format!("unknown field \"[{at}].{name}\"")));
+            }
+            findings.iter_mut().for_each(|finding| finding.insert_str(0, "json patch "));
+        }
+        findings.truncate(FINDINGS_MAX);
+        findings
+    }
+
+    /// 422 for a patch that makes something of an object which is none of its kind.
+    pub fn refuse(&self, patched: &Value, why: &str) -> Status {
+        let shown = match self {
+            Patch::Strategic(patch) => apply::in_go(patch),
+            Patch::Json(_) | Patch::Merge(_) => slipway_api::canonical::Sorted(patched).to_string(),
+        };
+        Status::invalid("", "", "", &[Invalid::value("patch", &shown.into(), why)])
     }
 
     /// What the patch makes of `current`. Called once an attempt of the update.

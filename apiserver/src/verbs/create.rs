@@ -75,6 +75,7 @@ pub(crate) async fn create_tracked(target: &Target<'_>, tracking: Tracking<'_>, 
     if generated {
         object["metadata"]["name"] = json!(generate_name(object["metadata"]["generateName"].as_str().unwrap_or_default()));
     }
+    object_meta::dedup_owners(&mut object);
     if let Tracking::By(manager) = tracking {
         tracking::update(target.server, strategy, (manager, ""), None, &mut object);
     }

@@ -1,6 +1,7 @@
 //! ObjectMeta: what the server fills in, what an update may not change, and what is valid.
 
 use crate::http::error::{Invalid, Status};
+use crate::http::notes;
 use crate::kind::{NameRule, Strategy};
 use crate::verbs::{Preconditions, Target};
 use serde_json::{Map, Value, json};
@@ -130,6 +131,29 @@ pub(crate) fn prepare_update(new: &mut Value, old: &Value) {
     }
     crate::kind::remove(metadata, "selfLink");
     remove_empty(metadata);
+}
+
+/// An owner that stands twice is one, and a warning.
+pub(crate) fn dedup_owners(object: &mut Value) {
+    let owners =
+        object.get_mut("metadata").and_then(|metadata| metadata.get_mut("ownerReferences")).and_then(Value::as_array_mut);
+    let Some(owners) = owners.filter(|owners| owners.len() > 1) else { return };
+    let mut twice: Vec<String> = vec![];
+    let mut kept: Vec<Value> = Vec::with_capacity(owners.len());
+    for owner in std::mem::take(owners) {
+        match kept.contains(&owner) {
+            true => twice.push(owner["uid"].as_str().unwrap_or_default().to_owned()),
+            false => kept.push(owner),
+        }
+    }
+    *owners = kept;
+    if !twice.is_empty() {
+        notes::warn(format!(
+            ".metadata.ownerReferences contains duplicate entries; API server dedups owner references in 1.20+, and may reject \
+             such requests as early as 1.24; please fix your requests; duplicate UID(s) observed: {}",
+            twice.join(" ")
+        ));
+    }
 }
 
 /// What is empty isn't there: as an orphan's last owner, which a patch has taken away.

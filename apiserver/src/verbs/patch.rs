@@ -3,6 +3,8 @@
 use crate::http::Call;
 use crate::http::error::{Invalid, Status};
 use crate::http::respond;
+use crate::kind::Strategy;
+use crate::openapi::{self, FieldValidation};
 use crate::patch::{self, Patch};
 use crate::verbs::tracking::{self, Tracking};
 use crate::verbs::update::{Part, replace};
@@ -23,6 +25,10 @@ pub async fn patch(call: Call) -> Result<Response, Status> {
     let content_type = call.content_type().to_owned();
     let body = call.read_body().await?;
     let patch = Patch::parse(&content_type, &body)?;
+    let findings = match validation {
+        FieldValidation::Ignore => vec![],
+        _ => patch.findings(&body),
+    };
     let strategy = &*call.strategy;
     let target =
         Target { server: &call.server, strategy, user: &call.user, namespace: call.namespace(), name: call.name(), dry_run };
@@ -30,14 +36,14 @@ pub async fn patch(call: Call) -> Result<Response, Status> {
     let schema = crate::openapi::schema(strategy);
     let warnings = Mutex::new(vec![]);
     let patched = {
-        let (target, patch, warnings, schema) = (&target, &patch, &warnings, &schema);
+        let (target, patch, warnings, schema, findings) = (&target, &patch, &warnings, &schema, &findings);
         let tracking = Tracking::By(&manager);
         let mut decide = move |old: Value| -> futures::future::BoxFuture<'_, Result<Step, Status>> {
             Box::pin(async move {
                 let mut new =
                     patch.apply(schema.as_ref().map(|schema| schema as &dyn crate::patch::strategic::PatchSchema), &old)?;
                 *warnings.lock().expect("nothing panics while it holds this lock") =
-                    crate::openapi::conform(strategy, &mut new, validation)?;
+                    conform(strategy, patch, findings, &mut new, validation)?;
                 object_meta::check_type(strategy, &mut new)?;
                 object_meta::check_name(target.name, target.namespace, &new)?;
                 object_meta::preconditions_of_patch(&new).check(strategy.names(), &old)?;
@@ -49,6 +55,26 @@ pub async fn patch(call: Call) -> Result<Response, Status> {
     };
     let warnings = warnings.into_inner().expect("nothing panics while it holds this lock");
     respond::object(&call, StatusCode::OK, &patched, &warnings)
+}
+
+/// Holds the patched object to its schema; `findings` are those of the patch itself.
+fn conform(
+    strategy: &dyn Strategy,
+    patch: &Patch,
+    findings: &[String],
+    new: &mut Value,
+    validation: FieldValidation,
+) -> Result<Vec<String>, Status> {
+    // What is unknown is asked for as warnings, so that it can be told together with what the patch has twice.
+    let asked = if validation == FieldValidation::Strict { FieldValidation::Warn } else { validation };
+    let before = (validation == FieldValidation::Strict).then(|| new.clone());
+    let unknown = openapi::conform(strategy, new, asked)
+        .map_err(|status| if status.reason == "BadRequest" { patch.refuse(new, openapi::why_not(&status)) } else { status })?;
+    let all: Vec<String> = findings.iter().cloned().chain(unknown).collect();
+    match before {
+        Some(before) if !all.is_empty() => Err(patch.refuse(&before, &format!("strict decoding error: {}", all.join(", ")))),
+        _ => Ok(all),
+    }
 }
 
 /// The manager of a patch that applies nothing.

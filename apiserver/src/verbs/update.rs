@@ -71,6 +71,7 @@ pub(crate) async fn replace(
     mut new: Value,
 ) -> Result<Step, Status> {
     let strategy = target.strategy;
+    object_meta::dedup_owners(&mut new);
     if let Tracking::By(manager) = tracking {
         tracking::update(target.server, strategy, (manager, part.subresource()), Some(&old), &mut new);
     }

@@ -122,7 +122,7 @@ fn go_type(value: &Value) -> &'static str {
 }
 
 /// As Go prints a value with `%v`.
-fn in_go(value: &Value) -> String {
+pub fn in_go(value: &Value) -> String {
     match value {
         Value::Null => "<nil>".into(),
         Value::String(text) => text.clone(),

@@ -15,6 +15,7 @@ mod set;
 mod structural;
 mod walk;
 
+pub use check::in_go;
 pub use element::Element;
 pub use managed::{Managed, Manager, Operation, same_but_for_times};
 pub use merge::merge;
@@ -264,6 +265,21 @@ impl Write<'_> {
 
 fn entries_of(object: &Value) -> &Value {
     object.get("metadata").and_then(|metadata| metadata.get("managedFields")).unwrap_or(&Value::Null)
+}
+
+/// Puts back the entries that an object had `before` if somebody has made something of them that cannot be read: what is wrong
+/// with them, to be warned of.
+pub fn keep_readable(before: &Value, object: &mut Value) -> Option<String> {
+    if entries_of(object) == before {
+        return None;
+    }
+    let why = Managed::read(entries_of(object)).err()?;
+    take_entries(object);
+    put_entries(object, before.clone());
+    Some(format!(
+        ".metadata.managedFields was in an invalid state after admission; this could be caused by an outdated mutating admission \
+         controller; please fix your requests: {why}"
+    ))
 }
 
 /// Takes `managedFields` out of an object.

@@ -247,6 +247,18 @@ fn owners_are_told_by_the_request_forgotten_at_its_wish_and_never_believed_below
 }
 
 #[test]
+fn entries_that_admission_has_broken_are_put_back() {
+    let mut object = config(json!({"replicas": 1}));
+    deployment("a").update(None, &mut object);
+    let before = object["metadata"]["managedFields"].clone();
+    assert_eq!(keep_readable(&before, &mut object), None);
+    object["metadata"]["managedFields"][0]["operation"] = json!("Frob");
+    let warning = keep_readable(&before, &mut object).unwrap();
+    assert!(warning.ends_with("please fix your requests: operation must be `Apply` or `Update`"), "{warning}");
+    assert_eq!(object["metadata"]["managedFields"], before);
+}
+
+#[test]
 fn the_status_is_anothers() {
     let mut live = config(json!({"replicas": 1}));
     deployment("a").update(None, &mut live);

@@ -58,6 +58,13 @@ impl FieldSelector {
     }
 }
 
+/// The value that a selector demands of a field, whatever kind it is for; `None` too for what cannot be read. Rights are
+/// decided by it, so it must see in the text just what the selection sees.
+pub fn required(text: &str, field: &str) -> Option<String> {
+    let terms: Option<Vec<Requirement>> = split_terms(text).iter().map(|term| parse_term(term)).collect();
+    terms?.into_iter().find(|term| term.equal && term.field == field).map(|term| term.value)
+}
+
 fn check(field: &str, strategy: &dyn Strategy) -> Result<(), Status> {
     if matches!(field, "metadata.name" | "metadata.namespace") || strategy.selectable().contains(&field) {
         return Ok(());

@@ -42,16 +42,13 @@ pub enum Fields<'a> {
     Equal(&'a [(String, String)]),
 }
 
-impl<'a> Fields<'a> {
+impl Fields<'_> {
     /// The value that a field must have to be selected.
-    pub fn required(&self, field: &str) -> Option<&'a str> {
+    pub fn required(&self, field: &str) -> Option<String> {
         match *self {
             Fields::None => None,
-            Fields::Equal(pairs) => pairs.iter().find(|(key, _)| key == field).map(|(_, value)| value.as_str()),
-            Fields::Raw(text) => text.split(',').find_map(|term| {
-                let value = term.strip_prefix(field)?.strip_prefix('=')?;
-                Some(value.strip_prefix('=').unwrap_or(value))
-            }),
+            Fields::Equal(pairs) => pairs.iter().find(|(key, _)| key == field).map(|(_, value)| value.clone()),
+            Fields::Raw(text) => crate::field_selector::required(text, field),
         }
     }
 }
@@ -166,10 +163,13 @@ mod tests {
     #[test]
     fn a_field_is_required_by_equality_only() {
         let raw = Fields::Raw("status.phase!=Failed,spec.nodeName==n1");
-        assert_eq!(raw.required("spec.nodeName"), Some("n1"));
+        assert_eq!(raw.required("spec.nodeName").as_deref(), Some("n1"));
         assert_eq!(raw.required("status.phase"), None);
         assert_eq!(Fields::Raw("spec.nodeName!=n1").required("spec.nodeName"), None);
         assert_eq!(Fields::Raw("xspec.nodeName=n1").required("spec.nodeName"), None);
+        // One term, whose value has a comma: what it selects is on any node.
+        assert_eq!(Fields::Raw("metadata.name!=x\\,spec.nodeName\\=n1").required("spec.nodeName"), None);
+        assert_eq!(Fields::Raw("metadata.name!=x\\,spec.nodeName=n1").required("spec.nodeName"), None);
         assert_eq!(Fields::None.required("spec.nodeName"), None);
     }
 }

@@ -156,7 +156,7 @@ impl Graph<'_> {
     fn pod(&self, asked: &Attributes<'_>) -> Decision {
         match (asked.subresource, asked.verb) {
             ("", "get") => self.own_pod(asked),
-            ("", "list" | "watch") if asked.fields.required("spec.nodeName") == Some(self.node) => Decision::allowed(),
+            ("", "list" | "watch") if asked.fields.required("spec.nodeName").as_deref() == Some(self.node) => Decision::allowed(),
             ("", "list" | "watch") if !asked.name.is_empty() => self.own_pod(asked),
             ("", "list" | "watch") => Decision::because("can only list/watch pods with spec.nodeName field selector"),
             ("", "create" | "delete") | ("status", "update" | "patch") | ("eviction", "create") => Decision::allowed(),

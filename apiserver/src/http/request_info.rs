@@ -176,9 +176,8 @@ impl RequestInfo {
 
 /// `metadata.name=x`: a list or watch of one object, which counts as naming it.
 fn only_name(field_selector: &str) -> Option<String> {
-    let name = field_selector.split(',').find_map(|term| term.strip_prefix("metadata.name="))?;
-    let name = name.strip_prefix('=').unwrap_or(name);
-    (!name.is_empty() && !name.contains(['=', '!', '/', '%', '\\'])).then(|| name.to_owned())
+    let name = crate::field_selector::required(field_selector, "metadata.name")?;
+    (!name.is_empty() && !name.contains(['/', '%'])).then_some(name)
 }
 
 #[cfg(test)]
@@ -201,6 +200,18 @@ mod tests {
             i.namespace.unwrap_or_default(),
             i.name.unwrap_or_default()
         )
+    }
+
+    #[test]
+    fn a_name_is_named_by_a_selector_that_demands_it() {
+        let name = |selector: &str| parse(Method::GET, &format!("/api/v1/namespaces/a/pods?fieldSelector={selector}")).name;
+        assert_eq!(name("metadata.name%3Dweb,spec.nodeName%3Dn1").as_deref(), Some("web"));
+        assert_eq!(name("metadata.name!%3Dweb"), None);
+        // This is one term, about another field.
+        assert_eq!(name("spec.nodeName!%3Dx%5C,metadata.name%3D%3Dweb"), None);
+        assert_eq!(name("spec.nodeName!%3Dx%5C,metadata.name%5C%3Dweb"), None);
+        let all = parse(Method::DELETE, "/api/v1/namespaces/a/pods?fieldSelector=metadata.name%3Dweb");
+        assert_eq!(all.name, None, "who deletes a collection names nothing");
     }
 
     #[test]

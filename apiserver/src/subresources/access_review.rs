@@ -162,7 +162,7 @@ mod tests {
         let asked = question(&spec, &required);
         assert_eq!((asked.verb, asked.is_resource, asked.namespace, asked.name), ("list", true, "a", ""));
         assert_eq!((asked.group, asked.resource, asked.subresource), ("apps", "deployments", "scale"));
-        assert_eq!(asked.fields.required("spec.nodeName"), Some("n1"));
+        assert_eq!(asked.fields.required("spec.nodeName").as_deref(), Some("n1"));
         let spec = json!({"nonResourceAttributes": {"path": "/healthz", "verb": "get"}});
         let asked = question(&spec, &[]);
         assert_eq!((asked.verb, asked.is_resource, asked.path), ("get", false, "/healthz"));

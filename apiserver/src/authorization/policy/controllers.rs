@@ -170,6 +170,11 @@ fn machinery() -> Vec<(&'static str, Vec<Rule>)> {
             "resourcequota-controller",
             vec![rule("list watch", "*", "*"), rule("update", "core", "resourcequotas/status"), events()],
         ),
+        (
+            "pvc-protection-controller",
+            vec![rule("get list update watch", "core", "persistentvolumeclaims"), rule(READ, "core", "pods"), events()],
+        ),
+        ("pv-protection-controller", vec![rule("get list update watch", "core", "persistentvolumes"), events()]),
         ("root-ca-cert-publisher", vec![rule("create update", "core", "configmaps"), events()]),
         ("service-account-controller", vec![rule("create", "core", "serviceaccounts"), events()]),
         (

@@ -149,7 +149,7 @@ pub async fn run(client: kube::Client, options: Options, shutdown: CancellationT
         Arc::new(tokens::Controller::new(options.service_account_key_pem.as_deref(), &options.root_ca_pem)?),
         Arc::new(cluster_role_aggregation::Controller),
         Arc::new(ttl::Controller),
-        Arc::new(certificate::Controller { signer, access: access::Access::Api(client.clone()) }),
+        Arc::new(certificate::Controller { signer, access: Box::new(access::Api(client.clone())) }),
         Arc::new(node_ipam::Controller::new(&options.pod_cidr, options.node_cidr_mask)?),
     ];
     let running: Vec<Arc<Running>> = controllers.into_iter().map(|one| Running::new(one, &caches)).collect();

@@ -245,16 +245,30 @@ async fn dispatch(server: Arc<ApiServer>, user: User, info: RequestInfo, parts: 
     serve_resource(Call { server, strategy, user, info, parts, body: Mutex::new(body) }).await
 }
 
-/// Carries out a call. Who was told that a right is granted or taken can rely on it: rights are looked up in the cache.
+/// Kinds that decide on other requests: rights are looked up in the cache, and so is what admission goes by.
+const DECIDING: [(&str, &str); 6] = [
+    ("", "limitranges"),
+    ("", "resourcequotas"),
+    ("node.k8s.io", "runtimeclasses"),
+    ("networking.k8s.io", "ingressclasses"),
+    ("scheduling.k8s.io", "priorityclasses"),
+    ("storage.k8s.io", "storageclasses"),
+];
+
+/// Carries out a call. Who was told that a right is granted or taken, or that a limit holds, can rely on it.
 async fn serve_resource(call: Call) -> Result<Response, Status> {
-    let reads = matches!(call.info.verb, Verb::Get | Verb::List | Verb::Watch);
-    if reads || call.info.group != crate::authorization::rbac::GROUP {
+    if matches!(call.info.verb, Verb::Get | Verb::List | Verb::Watch) {
         return serve_verb(call).await;
     }
+    let kind = (call.info.group.as_str(), call.info.resource.as_str());
+    let decides = kind.0 == crate::authorization::rbac::GROUP || DECIDING.contains(&kind);
     let server = Arc::clone(&call.server);
     let response = serve_verb(call).await?;
-    if let Err(error) = server.cache.fresh().await {
-        tracing::warn!(%error, "the cache does not follow a write of a role or binding");
+    if !decides {
+        // Others are not waited for, but who follows the store has had its turn before the answer goes out.
+        tokio::task::yield_now().await;
+    } else if let Err(error) = server.cache.fresh().await {
+        tracing::warn!(%error, "the cache does not follow a write that decides on other requests");
     }
     Ok(response)
 }

@@ -38,7 +38,7 @@ const PENDING_MAX: SignedDuration = SignedDuration::from_hours(24);
 
 pub struct Controller {
     pub signer: Option<Signer>,
-    pub access: Access,
+    pub access: Box<dyn Access>,
 }
 
 #[async_trait]

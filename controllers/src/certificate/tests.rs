@@ -7,7 +7,16 @@ use super::*;
 use crate::testing::World;
 
 /// As the default bindings have it.
-const GRANTED: Access = Access::Granted(&[("system:bootstrappers", "nodeclient"), ("system:nodes", "selfnodeclient")]);
+struct Granted;
+
+#[async_trait]
+impl Access for Granted {
+    async fn may_create(&self, subresource: &str, csr: &CertificateSigningRequest) -> Result<bool, kube::Error> {
+        let granted = [("system:bootstrappers", "nodeclient"), ("system:nodes", "selfnodeclient")];
+        let groups = csr.spec.groups.as_deref().unwrap_or(&[]);
+        Ok(granted.iter().any(|(group, sub)| *sub == subresource && groups.iter().any(|own| own == group)))
+    }
+}
 
 fn authority() -> Signer {
     let key = KeyPair::generate().unwrap();
@@ -47,7 +56,7 @@ fn check(signer: &str, user: &str, group: &str, usage: &str, pem: &str, expected
         "{metadata: {name: a}, status: {addresses: [{type: InternalIP, address: 10.0.0.1}, {type: Hostname, address: a}]}}",
     );
     let key = put(&mut world, signer, user, group, usage, pem);
-    let plan = world.plan(&Controller { signer: None, access: GRANTED }, &key);
+    let plan = world.plan(&Controller { signer: None, access: Box::new(Granted) }, &key);
     let told = plan.steps.iter().map(|step| match step {
         Step::Patch(patch) => format!("{}: {}", patch.subresource.unwrap(), patch.patch["status"]["conditions"][0]["message"]),
         other => other.to_string(),
@@ -98,7 +107,7 @@ fn nodes_are_approved_for_themselves_only() {
 fn an_approved_request_is_signed_as_asked() {
     let mut world = World::default();
     let pem = request("system:node:a", "system:nodes", &[]);
-    let controller = Controller { signer: Some(authority()), access: GRANTED };
+    let controller = Controller { signer: Some(authority()), access: Box::new(Granted) };
     let key = put(&mut world, KUBELET_CLIENT, "system:bootstrap:abcdef", "system:bootstrappers", "client auth", &pem);
     for _ in 0..2 {
         let plan = world.plan(&controller, &key);
@@ -129,7 +138,7 @@ fn an_approved_request_is_signed_as_asked() {
 fn what_a_person_approved_against_the_rules_is_not_signed() {
     let mut world = World::default();
     let pem = request("kubernetes-admin", "system:masters", &[]);
-    let controller = Controller { signer: Some(authority()), access: GRANTED };
+    let controller = Controller { signer: Some(authority()), access: Box::new(Granted) };
     let key = put(&mut world, KUBELET_CLIENT, "somebody", "people", "client auth", &pem);
     let approved = json!([{"type": "Approved", "status": "True", "lastUpdateTime": "2026-01-01T00:00:00Z"}]);
     world.edit::<CertificateSigningRequest>("csr", json!({"status": {"conditions": approved}}));

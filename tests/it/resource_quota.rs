@@ -67,9 +67,9 @@ async fn a_new_quota_is_counted_at_once() {
     let counted = |quota: &Value| quota["status"]["used"].as_object().is_some_and(|used| used.len() == all);
     let counted = cluster.until(QUOTA, "has counted everything", counted).await;
     assert_eq!(counted["status"]["hard"], hard);
-    // The quota itself is one, and the cluster's own ConfigMap and Service are there.
+    // The quota itself is one.
     assert_eq!(counted["status"]["used"]["resourcequotas"], "1");
-    assert_eq!(counted["status"]["used"]["services"], "1");
+    assert_eq!(counted["status"]["used"]["services"], "0");
     assert_eq!(counted["status"]["used"]["requests.storage"], "0");
 }
 

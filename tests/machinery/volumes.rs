@@ -71,8 +71,8 @@ async fn the_lifecycle_of_a_storage_class() {
     server.delete(CLASSES).await.expect(200);
 }
 
-/// `[sig-storage] PersistentVolumes CSI Conformance tests should run through the lifecycle of a PV and a PVC [Conformance]`,
-/// `[sig-storage] PersistentVolumes CSI Conformance tests should apply changes to a pv/pvc status [Conformance]`
+/// `[sig-storage] PersistentVolumes CSI Conformance should run through the lifecycle of a PV and a PVC [Conformance]`,
+/// `[sig-storage] PersistentVolumes CSI Conformance should apply changes to a pv/pvc status [Conformance]`
 #[tokio::test]
 async fn the_lifecycle_of_a_volume_and_a_claim() {
     let server = TestServer::memory().await;

@@ -100,10 +100,19 @@ async fn the_lifecycle_of_a_volume_and_a_claim() {
             }
         }
         assert_eq!(server.get(&format!("{path}/status")).await.expect(200)["status"], changed["status"]);
+        let mut whole = changed;
+        whole["status"]["conditions"] = Value::Null;
+        whole["status"]["message"] = Value::Null;
+        let replaced = server.put(&format!("{path}/status"), whole).await.expect(200);
+        assert_eq!((replaced["status"].get("conditions"), replaced["status"].get("message")), (None, None));
         let mut whole = server.get(&path).await.expect(200);
         whole["metadata"]["annotations"] = json!({"updated": "true"});
         server.put(&path, whole).await.expect(200);
-        assert!(server.delete(&path).await.expect(200)["metadata"]["deletionTimestamp"].is_string());
+        let collection = format!("{}?labelSelector=patched%3Dyes", path.rsplit_once('/').unwrap().0);
+        let listed = server.get(&collection).await.expect(200);
+        assert_eq!(listed["items"][0]["metadata"]["annotations"]["updated"], "true");
+        server.delete(&collection).await.expect(200);
+        assert!(server.get(&path).await.expect(200)["metadata"]["deletionTimestamp"].is_string());
         server.patch(&path, json!({"metadata": {"finalizers": null}})).await.expect(200);
         server.get(&path).await.expect(404);
     }

@@ -34,6 +34,8 @@ pub enum Command {
     Node(Node),
     /// Runs the service proxy alone.
     Proxy(Proxy),
+    /// Shows who asked the API for what, of what `--audit-postgres` keeps.
+    Audit(AuditQuery),
 }
 
 #[derive(Debug, Args)]
@@ -71,6 +73,8 @@ pub struct Up {
     pub grace: Grace,
     #[command(flatten)]
     pub cloud: CloudFlags,
+    #[command(flatten)]
+    pub security: Security,
 }
 
 /// When a node counts as lost.
@@ -125,6 +129,109 @@ pub struct Apiserver {
     /// Where to write an administrator's kubeconfig.
     #[arg(long)]
     pub write_kubeconfig: Option<PathBuf>,
+    #[command(flatten)]
+    pub security: Security,
+}
+
+/// Who is let in, what is encrypted, and what is told of requests. The names are kube-apiserver's.
+#[derive(Debug, Clone, Default, Args)]
+pub struct Security {
+    /// An EncryptionConfiguration: which kinds are encrypted before they are stored, under which keys. `up` has one of its own.
+    #[arg(long)]
+    pub encryption_provider_config: Option<PathBuf>,
+    /// An AuthenticationConfiguration: issuers of tokens, and what their claims mean.
+    #[arg(long, conflicts_with = "oidc_issuer_url")]
+    pub authentication_config: Option<PathBuf>,
+    /// An OpenID issuer whose tokens are accepted.
+    #[arg(long, requires = "oidc_client_id")]
+    pub oidc_issuer_url: Option<String>,
+    #[arg(long)]
+    pub oidc_client_id: Option<String>,
+    #[arg(long, default_value = "sub")]
+    pub oidc_username_claim: String,
+    /// By default the issuer's URL and `#`, but for the claim `email`; `-` for none.
+    #[arg(long)]
+    pub oidc_username_prefix: Option<String>,
+    #[arg(long)]
+    pub oidc_groups_claim: Option<String>,
+    #[arg(long, default_value = "")]
+    pub oidc_groups_prefix: String,
+    /// A claim that tokens must have, as `hd=example.com`.
+    #[arg(long = "oidc-required-claim")]
+    pub oidc_required_claims: Vec<String>,
+    #[arg(long)]
+    pub oidc_ca_file: Option<PathBuf>,
+    #[arg(long, value_delimiter = ',', default_value = "RS256")]
+    pub oidc_signing_algs: Vec<String>,
+    /// Who signs the certificates of proxies that say in headers who asks.
+    #[arg(long)]
+    pub requestheader_client_ca_file: Option<PathBuf>,
+    /// The proxies' common names; by default whatever that CA has signed.
+    #[arg(long, value_delimiter = ',')]
+    pub requestheader_allowed_names: Vec<String>,
+    #[arg(long, value_delimiter = ',', default_value = "X-Remote-User")]
+    pub requestheader_username_headers: Vec<String>,
+    #[arg(long, value_delimiter = ',', default_value = "X-Remote-Uid")]
+    pub requestheader_uid_headers: Vec<String>,
+    #[arg(long, value_delimiter = ',', default_value = "X-Remote-Group")]
+    pub requestheader_group_headers: Vec<String>,
+    #[arg(long, value_delimiter = ',', default_value = "X-Remote-Extra-")]
+    pub requestheader_extra_headers_prefix: Vec<String>,
+    /// An audit Policy: which requests are told of, and how much. By default all changes, and what people read.
+    #[arg(long)]
+    pub audit_policy_file: Option<PathBuf>,
+    /// A file for audit events, one a line; `-` for the standard output.
+    #[arg(long)]
+    pub audit_log_path: Option<PathBuf>,
+    /// Megabytes of the file until it is changed for a new one.
+    #[arg(long, default_value_t = 100)]
+    pub audit_log_maxsize: u64,
+    /// How many old files are kept; 0 for all.
+    #[arg(long, default_value_t = 0)]
+    pub audit_log_maxbackup: usize,
+    /// Days that old files are kept; 0 for ever.
+    #[arg(long, default_value_t = 0)]
+    pub audit_log_maxage: u64,
+    /// Keeps audit events in Postgres, for `slipway audit`.
+    #[arg(long)]
+    pub audit_postgres: bool,
+    /// Days that they are kept there.
+    #[arg(long, default_value_t = 30)]
+    pub audit_postgres_maxage: u64,
+}
+
+/// What to look for; what is not given stands for anything.
+#[derive(Debug, Args)]
+pub struct AuditQuery {
+    /// The database; or, with `--data-dir`, that of `up`.
+    #[arg(long, required_unless_present = "data_dir")]
+    pub postgres: Option<String>,
+    #[arg(long)]
+    pub data_dir: Option<PathBuf>,
+    /// Who asked, or as whom.
+    #[arg(long)]
+    pub user: Option<String>,
+    #[arg(long)]
+    pub verb: Option<String>,
+    /// The plural, as `pods`.
+    #[arg(long)]
+    pub resource: Option<String>,
+    #[arg(long, short)]
+    pub namespace: Option<String>,
+    #[arg(long)]
+    pub name: Option<String>,
+    /// The id that an answer had in its header `Audit-Id`.
+    #[arg(long)]
+    pub id: Option<String>,
+    /// Only what is younger, as `1h`.
+    #[arg(long, value_parser = duration)]
+    pub since: Option<Duration>,
+    /// The newest so many.
+    #[arg(long, default_value_t = 1_000)]
+    pub limit: i64,
+    /// Shows whole events, one a line.
+    #[arg(long)]
+    pub json: bool,
 }
 
 #[derive(Debug, Args)]

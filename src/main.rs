@@ -1,10 +1,12 @@
 //! The one binary: flags to wiring. What the parts do is in their crates.
 
+mod audit;
 mod clean;
 mod cli;
 mod dashboard;
 mod parts;
 mod pki;
+mod security;
 mod server;
 mod supervise;
 mod up;
@@ -45,5 +47,6 @@ async fn run(cli: Cli) -> Result<()> {
         Command::Cloud(flags) => parts::cloud(flags, shutdown).await,
         Command::Node(flags) => parts::node(flags, shutdown).await,
         Command::Proxy(flags) => parts::proxy(flags, shutdown).await,
+        Command::Audit(flags) => audit::run(flags).await,
     }
 }

@@ -55,12 +55,11 @@ pub async fn run_scheduler(client: kube::Client, shutdown: CancellationToken) ->
 }
 
 pub async fn controllers(flags: cli::Controllers, shutdown: CancellationToken) -> Result<()> {
-    let ca = match &flags.pki_dir {
-        Some(dir) => Some(crate::pki::Pki::open(dir)?.ca),
-        None => None,
-    };
-    let root = ca.as_ref().map(|ca| ca.cert_pem.clone()).unwrap_or_default();
-    let options = controller_options(ca.as_ref(), &root, flags.grace);
+    let pki = flags.pki_dir.as_deref().map(crate::pki::Pki::open).transpose()?;
+    let ca = pki.as_ref().map(|pki| &pki.ca);
+    let root = ca.map(|ca| ca.cert_pem.clone()).unwrap_or_default();
+    let mut options = controller_options(ca, &root, flags.grace);
+    options.service_account_key_pem = pki.as_ref().map(|pki| pki.service_account_key_pem.clone());
     run_controllers(client(&flags.component.kubeconfig, "kube-controller-manager").await?, options, shutdown).await
 }
 

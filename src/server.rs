@@ -1,12 +1,13 @@
 //! Wiring of the API server: a store, certificates, listeners.
 
-use crate::cli;
 use crate::pki::{Identity, Pki, kubeconfig, write_atomically};
+use crate::{cli, security};
 use anyhow::{Context, Result};
 use slipway_apiserver::ApiServer;
 use slipway_store::Store;
 use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
+use std::path::Path;
 use std::sync::Arc;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -17,6 +18,9 @@ pub const CLUSTER_DNS: std::net::Ipv4Addr = std::net::Ipv4Addr::new(10, 96, 0, 1
 pub const CLUSTER_DOMAIN: &str = "cluster.local";
 /// The first address of the service range, at which every pod finds the API.
 pub const KUBERNETES_SERVICE: &str = "10.96.0.1";
+
+/// The cluster's own EncryptionConfiguration, beside its certificates.
+pub const ENCRYPTION: &str = "encryption.yaml";
 
 /// What the API server is given besides its store.
 pub fn options(pki: &Pki, advertise: Option<SocketAddr>) -> Result<slipway_apiserver::Options> {
@@ -32,8 +36,13 @@ pub fn options(pki: &Pki, advertise: Option<SocketAddr>) -> Result<slipway_apise
     })
 }
 
-/// The serving side of TLS: clients may show a certificate of the cluster's CA, and need not.
-pub fn tls(pki: &Pki, listen: SocketAddr, further: impl IntoIterator<Item = String>) -> Result<Arc<rustls::ServerConfig>> {
+/// The serving side of TLS: clients may show a certificate of the cluster's CA (proxies one of `proxies`), and need not.
+pub fn tls(
+    pki: &Pki,
+    listen: SocketAddr,
+    further: impl IntoIterator<Item = String>,
+    proxies: Option<&Path>,
+) -> Result<Arc<rustls::ServerConfig>> {
     let mut names: BTreeSet<String> =
         ["localhost", "127.0.0.1", KUBERNETES_SERVICE, "kubernetes", "kubernetes.default", "kubernetes.default.svc"]
             .map(String::from)
@@ -44,7 +53,11 @@ pub fn tls(pki: &Pki, listen: SocketAddr, further: impl IntoIterator<Item = Stri
     }
     names.extend(further);
     let identity = pki.server("apiserver", "kube-apiserver", &names)?;
-    slipway_apiserver::http::serve::tls(&identity.cert_pem, &identity.key_pem, Some(&pki.ca.cert_pem))
+    let mut client_ca = pki.ca.cert_pem.clone();
+    if let Some(path) = proxies {
+        client_ca += &std::fs::read_to_string(path).with_context(|| format!("reading {}", path.display()))?;
+    }
+    slipway_apiserver::http::serve::tls(&identity.cert_pem, &identity.key_pem, Some(&client_ca))
         .context("the serving side of TLS")
 }
 
@@ -67,9 +80,15 @@ pub async fn run(flags: cli::Apiserver, shutdown: CancellationToken) -> Result<(
         .context("connecting to Postgres")?;
     let advertise = flags.advertise_address.map(|ip: IpAddr| SocketAddr::new(ip, flags.listen.port()));
     let store: Arc<dyn Store> = store;
-    let api = ApiServer::start(store, options(&pki, advertise)?).await.context("starting the API server")?;
+    let mut options = options(&pki, advertise)?;
+    // One that `up` made is used. It is not made here: servers that share a database must share their keys.
+    let own = Some(flags.pki_dir.join(ENCRYPTION)).filter(|path| path.exists());
+    security::apply(&mut options, &flags.security, own.as_deref())?;
+    let (audit, trail) = security::audit(&flags.security, &flags.postgres).await?;
+    options.audit = Arc::new(audit);
+    let api = ApiServer::start(store, options).await.context("starting the API server")?;
     let names = flags.names.iter().cloned().chain(flags.advertise_address.map(|ip| ip.to_string()));
-    let tls = tls(&pki, flags.listen, names)?;
+    let tls = tls(&pki, flags.listen, names, flags.security.requestheader_client_ca_file.as_deref())?;
     let listener = bind(flags.listen).await?;
     if let Some(path) = &flags.write_kubeconfig {
         let host = flags.advertise_address.unwrap_or_else(|| match flags.listen.ip() {
@@ -82,5 +101,8 @@ pub async fn run(flags: cli::Apiserver, shutdown: CancellationToken) -> Result<(
     tracing::info!(address = %flags.listen, "serving the API");
     let router = crate::dashboard::router(&api);
     api.serve_router(router, listener, tls, shutdown).await;
+    if let Some(trail) = trail {
+        trail.close().await;
+    }
     Ok(())
 }

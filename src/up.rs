@@ -2,7 +2,7 @@
 
 use crate::pki::{Pki, write_atomically};
 use crate::supervise::keep_running;
-use crate::{cli, parts, server};
+use crate::{cli, parts, security, server};
 use anyhow::{Context, Result};
 use nix::fcntl::{Flock, FlockArg};
 use slipway_apiserver::ApiServer;
@@ -38,7 +38,11 @@ pub async fn run(flags: cli::Up, shutdown: CancellationToken) -> Result<()> {
 
     let pki = Pki::open(&data_dir.join("pki"))?;
     let advertise = advertised(&flags)?;
-    let api = ApiServer::start(store, server::options(&pki, advertise)?).await.context("starting the API server")?;
+    let mut options = server::options(&pki, advertise)?;
+    security::apply(&mut options, &flags.security, Some(&data_dir.join("pki").join(server::ENCRYPTION)))?;
+    let (audit, trail) = security::audit(&flags.security, &url).await?;
+    options.audit = Arc::new(audit);
+    let api = ApiServer::start(store, options).await.context("starting the API server")?;
 
     let server_stop = CancellationToken::new();
     let mut serving = serve(&api, &pki, &flags, advertise, &server_stop).await?;
@@ -61,6 +65,9 @@ pub async fn run(flags: cli::Up, shutdown: CancellationToken) -> Result<()> {
     join_all(std::mem::take(&mut serving), "the API server").await;
     api.close();
     drop(api);
+    if let Some(trail) = trail {
+        trail.close().await;
+    }
     if let Some(database) = database {
         database.stop().await.context("stopping Postgres")?;
     }
@@ -132,7 +139,8 @@ async fn serve(
     advertise: Option<SocketAddr>,
     stop: &CancellationToken,
 ) -> Result<Vec<JoinHandle<()>>> {
-    let tls = server::tls(pki, flags.listen, advertise.map(|address| address.ip().to_string()))?;
+    let proxies = flags.security.requestheader_client_ca_file.as_deref();
+    let tls = server::tls(pki, flags.listen, advertise.map(|address| address.ip().to_string()), proxies)?;
     let mut addresses = vec![flags.listen];
     if let Some(advertise) = advertise
         && !flags.listen.ip().is_unspecified()
@@ -166,7 +174,8 @@ fn start_parts(
     running.push(keep_running("scheduler", stop.clone(), move |stop| parts::run_scheduler(scheduler.clone(), stop)));
 
     let controllers = client("system:kube-controller-manager", &[]);
-    let options = parts::controller_options(Some(&pki.ca), &pki.ca.cert_pem, flags.grace);
+    let mut options = parts::controller_options(Some(&pki.ca), &pki.ca.cert_pem, flags.grace);
+    options.service_account_key_pem = Some(pki.service_account_key_pem.clone());
     running.push(keep_running("controllers", stop.clone(), move |stop| {
         parts::run_controllers(controllers.clone(), options.clone(), stop)
     }));

@@ -25,6 +25,7 @@ pub use k8s_openapi::api::coordination::v1 as coordination;
 pub use k8s_openapi::api::core::v1 as core;
 pub use k8s_openapi::api::discovery::v1 as discovery;
 pub use k8s_openapi::api::events::v1 as events;
+pub use k8s_openapi::api::flowcontrol::v1 as flowcontrol;
 pub use k8s_openapi::api::networking::v1 as networking;
 pub use k8s_openapi::api::node::v1 as node;
 pub use k8s_openapi::api::policy::v1 as policy;

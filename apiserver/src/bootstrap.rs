@@ -1,5 +1,6 @@
 //! What every cluster has from its first moment: namespaces, priority classes, and the `kubernetes` Service.
 
+use crate::flow_control;
 use crate::http::authenticate::User;
 use crate::http::error::Status;
 use crate::kind::Strategy;
@@ -11,6 +12,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
 const NAMESPACES: [&str; 4] = ["default", "kube-node-lease", "kube-public", "kube-system"];
+const FLOW_CONTROL: &str = "flowcontrol.apiserver.k8s.io";
 const SERVICE_PORT: u16 = 443;
 /// How long one server waits for another that writes the same first objects.
 const ATTEMPTS_MAX: usize = 10;
@@ -24,6 +26,12 @@ pub async fn run(server: &ApiServer) -> Result<(), Status> {
     }
     for class in priority_classes() {
         ensure(server, ("scheduling.k8s.io", "v1", "priorityclasses"), "", class).await?;
+    }
+    for level in flow_control::bootstrap::levels() {
+        ensure(server, (FLOW_CONTROL, "v1", "prioritylevelconfigurations"), "", level).await?;
+    }
+    for schema in flow_control::bootstrap::schemas() {
+        ensure(server, (FLOW_CONTROL, "v1", "flowschemas"), "", schema).await?;
     }
     crate::authorization::policy::run(server).await?;
     publish_authentication(server).await?;

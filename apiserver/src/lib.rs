@@ -14,6 +14,7 @@ pub mod discovery;
 pub mod encryption;
 mod event_expiry;
 pub mod field_selector;
+pub mod flow_control;
 pub mod http;
 pub mod kind;
 pub mod openapi;

@@ -3,13 +3,14 @@
 use crate::audit::Audit;
 use crate::authorization::rbac::{self, Rbac};
 use crate::encryption::{self, Encryption};
+use crate::flow_control::FlowControl;
 use crate::http::authenticate::certificate::Authorities;
 use crate::http::authenticate::oidc::{Issuers, JwtIssuer};
 use crate::http::authenticate::request_header::RequestHeader;
 use crate::http::authenticate::{User, Verified};
-use crate::http::limits::InFlight;
 use crate::http::metrics::Metrics;
 use crate::http::session::Sessions;
+use crate::http::stall::{self, Stalls};
 use crate::kind::Strategy;
 use crate::registry::Registry;
 use crate::stored::{self, Cache, Entry, Snapshot};
@@ -107,7 +108,8 @@ pub struct ApiServer {
     pub(crate) jwt_issuers: Issuers,
     pub(crate) verified: Verified,
     pub(crate) metrics: Metrics,
-    pub(crate) in_flight: InFlight,
+    pub(crate) flow_control: Arc<FlowControl>,
+    pub(crate) stalls: Stalls,
     pub(crate) charging: crate::admission::Charging,
     pub(crate) ruled: crate::admission::Ruled,
     pub(crate) registry: Registry,
@@ -148,7 +150,8 @@ impl ApiServer {
             jwt_issuers,
             verified: Verified::default(),
             metrics: Metrics::default(),
-            in_flight: InFlight::default(),
+            flow_control: FlowControl::new(),
+            stalls: Stalls::default(),
             charging: crate::admission::Charging::default(),
             ruled: crate::admission::Ruled::default(),
             registry,
@@ -159,6 +162,8 @@ impl ApiServer {
         crate::admission::repair(&server).await?;
         crate::bootstrap::run(&server).await.map_err(|status| Error::Bootstrap(status.message))?;
         server.bootstrapped.store(true, Ordering::Release);
+        tokio::spawn(crate::flow_control::run(Arc::downgrade(&server), server.closing.clone()));
+        tokio::spawn(stall::run(Arc::downgrade(&server), server.closing.clone()));
         tokio::spawn(encryption::rewrite(Arc::downgrade(&server), server.closing.clone()));
         tokio::spawn(crate::event_expiry::run(Arc::downgrade(&server), server.closing.clone()));
         tokio::spawn(crate::admission::policy::observe::run(Arc::downgrade(&server), server.closing.clone()));

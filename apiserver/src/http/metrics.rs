@@ -43,11 +43,20 @@ struct Sunk {
     plugin: &'static str,
 }
 
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Prioritised {
+    priority_level: String,
+}
+
 pub struct Metrics {
     registry: Registry,
     requests: Family<Answered, Counter>,
     durations: Family<Requested, Histogram>,
     in_flight: Gauge,
+    seats: Family<Prioritised, Gauge>,
+    seats_in_use: Family<Prioritised, Gauge>,
+    waiting: Family<Prioritised, Gauge>,
+    refused: Gauge,
     long_running: Gauge<i64, AtomicI64>,
     panics: Counter,
     revision: Gauge,
@@ -63,6 +72,10 @@ impl Default for Metrics {
             requests: Family::default(),
             durations: Family::new_with_constructor(|| Histogram::new(BUCKETS)),
             in_flight: Gauge::default(),
+            seats: Family::default(),
+            seats_in_use: Family::default(),
+            waiting: Family::default(),
+            refused: Gauge::default(),
             long_running: Gauge::default(),
             panics: Counter::default(),
             revision: Gauge::default(),
@@ -75,6 +88,14 @@ impl Default for Metrics {
         let text = "Time to answer a request (of those that last: to begin to)";
         registry.register("apiserver_request_duration_seconds", text, metrics.durations.clone());
         registry.register("apiserver_current_inflight_requests", "Requests being worked on", metrics.in_flight.clone());
+        let text = "Seats of a priority level";
+        registry.register("apiserver_flowcontrol_nominal_limit_seats", text, metrics.seats.clone());
+        let text = "Seats of a priority level that are in use";
+        registry.register("apiserver_flowcontrol_current_executing_seats", text, metrics.seats_in_use.clone());
+        let text = "Requests that wait in the queues of a priority level";
+        registry.register("apiserver_flowcontrol_current_inqueue_requests", text, metrics.waiting.clone());
+        let text = "Requests that were told to come again";
+        registry.register("slipway_flowcontrol_refused_requests", text, metrics.refused.clone());
         registry.register("apiserver_longrunning_requests", "Open watches, logs and tunnels", metrics.long_running.clone());
         registry.register("apiserver_request_panics", "Requests that panicked", metrics.panics.clone());
         registry.register("slipway_cache_revision", "The revision that the cache has reached", metrics.revision.clone());
@@ -128,7 +149,15 @@ pub fn respond(server: &ApiServer) -> Result<Response, Status> {
     let snapshot = server.snapshot();
     metrics.revision.set(snapshot.revision);
     metrics.objects.set(i64::try_from(snapshot.objects.len()).unwrap_or(i64::MAX));
-    metrics.in_flight.set(i64::try_from(server.in_flight.working()).unwrap_or(i64::MAX));
+    let levels = server.flow_control.summary();
+    metrics.in_flight.set(levels.iter().map(|level| i64::from(level.executing)).sum());
+    for level in levels {
+        let of = Prioritised { priority_level: level.level };
+        metrics.seats.get_or_create(&of).set(level.seats.into());
+        metrics.seats_in_use.get_or_create(&of).set(level.executing.into());
+        metrics.waiting.get_or_create(&of).set(i64::try_from(level.waiting).unwrap_or(i64::MAX));
+    }
+    metrics.refused.set(i64::try_from(server.flow_control.refused()).unwrap_or(i64::MAX));
     let audit = &server.options.audit;
     metrics.audited.set(i64::try_from(audit.events.load(Ordering::Relaxed)).unwrap_or(i64::MAX));
     for sink in &audit.sinks {

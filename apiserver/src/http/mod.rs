@@ -16,10 +16,12 @@ pub mod request_info;
 pub mod respond;
 pub mod serve;
 pub mod session;
+pub mod stall;
 pub mod websocket;
 
 use crate::audit;
 use crate::custom_resources;
+use crate::flow_control::{self, schema::Flow};
 use crate::http::authenticate::User;
 use crate::http::error::Status;
 use crate::http::negotiate::{Accept, Offer};
@@ -40,7 +42,7 @@ use http_body_util::BodyExt;
 use parking_lot::Mutex;
 use serde_json::Value;
 use std::panic::AssertUnwindSafe;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 use tracing::Instrument;
 
@@ -134,7 +136,8 @@ async fn handle(State(server): State<Arc<ApiServer>>, request: Request) -> Respo
     let start = Instant::now();
     let reader = respond::Reader::of(&parts.headers);
     let record = audit::Record::begin(&server, &parts, &info);
-    let answer = AssertUnwindSafe(answer(Arc::clone(&server), info.clone(), parts, body, &record)).catch_unwind();
+    let flow = OnceLock::new();
+    let answer = AssertUnwindSafe(answer(Arc::clone(&server), info.clone(), parts, body, &record, &flow)).catch_unwind();
     let (answered, notes) = notes::gather(record.scope(answer.instrument(span.clone()))).await;
     record.annotate(notes.annotations);
     let refused = |status: Status| {
@@ -151,6 +154,9 @@ async fn handle(State(server): State<Arc<ApiServer>>, request: Request) -> Respo
     };
     if info.is_resource && !info.is_long_running() && reader.gzip {
         response = compression::whole(response).await;
+    }
+    if let Some(flow) = flow.get() {
+        flow_control::tell(flow, response.headers_mut());
     }
     notes.warnings.iter().for_each(|warning| respond::warn(&mut response, warning));
     let took = start.elapsed();
@@ -175,12 +181,22 @@ async fn answer(
     mut parts: Parts,
     body: Body,
     record: &audit::Record,
+    flow: &OnceLock<Flow>,
 ) -> Result<Response, Status> {
     let user = authenticate::authenticate(&server, &mut parts).await.inspect_err(|_| record.failed_authentication())?;
     record.authenticated(&user);
     authorize::check_anonymous(&user, &info).inspect_err(|_| record.failed_authentication())?;
     let user = impersonate::act(&server, user, &mut parts)?;
     tracing::Span::current().record("user", user.name.as_str());
+    let flow = server.flow_control.classify(&user, &info).map(|found| flow.get_or_init(|| found));
+    let permit = match flow {
+        // What lasts takes no seats, but a watch while it begins.
+        Some(flow) if !info.is_long_running() || info.verb == Verb::Watch => {
+            let control = Arc::clone(&server.flow_control);
+            Some(control.enter(flow, &info).await?)
+        }
+        _ => None,
+    };
     let authorized = authorize::authorize(&server, &user, &info);
     notes::annotate("authorization.k8s.io/decision", if authorized.is_ok() { "allow" } else { "forbid" });
     authorized?;
@@ -188,6 +204,7 @@ async fn answer(
         let open = server.metrics.long_running();
         let framing = websocket_framing(&info, &parts).map(|framing| (framing, parts.clone()));
         let mut response = dispatch(server, user, info, parts, body).await?;
+        drop(permit);
         if let Some((framing, parts)) = framing {
             response = websocket::messages(parts, response, framing).await?;
         }
@@ -199,9 +216,9 @@ async fn answer(
             }))
         }));
     }
-    let held = Arc::clone(&server);
-    let _permit = held.in_flight.enter().await?;
-    dispatch(server, user, info, parts, body).await
+    let response = dispatch(server, user, info, parts, body).await;
+    drop(permit);
+    response
 }
 
 /// How a watch or a log is cut into messages, where the client wants those (exec and its like see to it themselves).

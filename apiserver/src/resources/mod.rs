@@ -14,6 +14,7 @@ mod endpoint_slice;
 mod endpoints;
 pub mod event;
 mod fill;
+mod flow_control;
 pub mod ingress;
 pub mod ingress_class;
 mod job;
@@ -84,6 +85,8 @@ pub fn builtin() -> Vec<Arc<dyn Strategy>> {
         kind::<admission_registration::binding::ValidatingAdmissionPolicyBinding>(),
         kind::<admission_registration::policy::MutatingAdmissionPolicy>(),
         kind::<admission_registration::binding::MutatingAdmissionPolicyBinding>(),
+        kind::<flow_control::flow_schema::FlowSchema>(),
+        kind::<flow_control::priority_level_configuration::PriorityLevelConfiguration>(),
         kind::<node_class::NodeClass>(),
         kind::<node_pool::NodePool>(),
         kind::<machine::Machine>(),

@@ -96,29 +96,45 @@ impl ListOptions {
         Ok(options)
     }
 
+    /// What makes no sense together, all of it.
     fn check(&self, watch: bool) -> Result<(), Status> {
         const MATCH: &str = "resourceVersionMatch";
-        let given = self.version != Version::Newest;
-        let why = match (self.version_match, self.send_initial_events) {
-            (_, Some(_)) if !watch => ("sendInitialEvents", "sendInitialEvents is forbidden for list"),
-            (Some(VersionMatch::NotOlderThan), Some(_)) => return Ok(()),
-            (_, Some(_)) => (MATCH, "sendInitialEvents requires setting resourceVersionMatch to NotOlderThan"),
-            (Some(_), None) if watch => {
-                (MATCH, "resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided")
+        let mut errors = vec![];
+        let mut forbid = |field: &str, why: &str| errors.push(Invalid::forbidden(field, why));
+        let matching = self.version_match.is_some();
+        let older = self.version_match == Some(VersionMatch::NotOlderThan);
+        if watch {
+            if self.send_initial_events.is_some() && !older {
+                forbid(MATCH, "sendInitialEvents requires setting resourceVersionMatch to NotOlderThan");
             }
-            (Some(_), None) if self.continue_from.is_some() => {
-                (MATCH, "resourceVersionMatch is forbidden when continue is provided")
+            if matching && self.send_initial_events.is_none() {
+                forbid(MATCH, "resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided");
             }
-            (Some(_), None) if !given => (MATCH, "resourceVersionMatch is forbidden unless resourceVersion is provided"),
-            (Some(VersionMatch::Exact), None) if self.version == Version::Any => {
-                (MATCH, "resourceVersionMatch \"exact\" is forbidden for resourceVersion \"0\"")
+        } else {
+            if matching && self.version == Version::Newest {
+                forbid(MATCH, "resourceVersionMatch is forbidden unless resourceVersion is provided");
             }
-            (None, None) if self.continue_from.is_some() && matches!(self.version, Version::At(_)) => {
-                return Err(Status::bad_request("specifying resource version is not allowed when using continue"));
+            if self.version_match == Some(VersionMatch::Exact) && self.version == Version::Any {
+                forbid(MATCH, "resourceVersionMatch \"exact\" is forbidden for resourceVersion \"0\"");
             }
-            _ => return Ok(()),
-        };
-        Err(Status::invalid("meta.k8s.io", "ListOptions", "", &[Invalid::forbidden(why.0, why.1)]))
+            if self.send_initial_events.is_some() {
+                forbid("sendInitialEvents", "sendInitialEvents is forbidden for list");
+            }
+        }
+        if matching && self.continue_from.is_some() {
+            forbid(MATCH, "resourceVersionMatch is forbidden when continue is provided");
+        }
+        if watch && matching && !older {
+            let value = json!("Exact");
+            errors.push(Invalid::not_supported(MATCH, &value, &["NotOlderThan"]));
+        }
+        if !errors.is_empty() {
+            return Err(Status::invalid("meta.k8s.io", "ListOptions", "", &errors));
+        }
+        if self.continue_from.is_some() && matches!(self.version, Version::At(_)) {
+            return Err(Status::bad_request("specifying resource version is not allowed when using continue"));
+        }
+        Ok(())
     }
 }
 
@@ -265,5 +281,23 @@ mod tests {
         assert_eq!(Continue::decode(&token.encode()).unwrap(), token);
         let query = format!("continue={}&resourceVersion=9", token.encode());
         assert!(parse(&query).unwrap_err().contains("not allowed when using continue"));
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn no_query_makes_it_panic(labels in "\\PC{0,40}", fields in "[a-z=!,.() \\\\-]{0,40}", token in "\\PC{0,40}", number in "\\PC{0,8}") {
+            let pairs = [("labelSelector", &labels), ("fieldSelector", &fields), ("continue", &token), ("limit", &number),
+                ("resourceVersion", &number), ("resourceVersionMatch", &number), ("timeoutSeconds", &number)];
+            for (name, value) in pairs {
+                let query = Query::of(name, value);
+                let _ = ListOptions::parse(&query, &Builtin::<ConfigMap>::new());
+            }
+        }
+
+        #[test]
+        fn any_token_that_was_made_comes_back(revision in 1i64.., start in "\\PC{0,60}") {
+            let token = Continue::new(revision, &start);
+            proptest::prop_assert_eq!(Continue::decode(&token.encode()).unwrap(), token);
+        }
     }
 }

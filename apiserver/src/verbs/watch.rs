@@ -15,12 +15,11 @@ use crate::verbs::status_of;
 use axum::body::Body;
 use axum::response::Response;
 use bytes::{BufMut, Bytes, BytesMut};
-use futures::FutureExt;
+use futures::{FutureExt, StreamExt};
 use http::{HeaderValue, header};
 use rand::RngExt;
 use serde_json::{Value, json};
 use slipway_store::{Revision, cache};
-use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::Instant;
@@ -87,9 +86,9 @@ pub async fn watch(call: Call) -> Result<Response, Status> {
     let frames = futures::stream::unfold(Some(stream), |stream| async move {
         let mut stream = stream?;
         let (bytes, more) = stream.next().await?;
-        Some((Ok::<_, Infallible>(bytes), more.then_some(stream)))
+        Some((bytes, more.then_some(stream)))
     });
-    let mut response = Response::new(Body::from_stream(frames));
+    let mut response = Response::new(Body::new(call.server.stalls.body(frames.boxed())));
     let content_type = match accept.media {
         Media::Protobuf => protobuf::WATCH_CONTENT_TYPE,
         _ => "application/json",

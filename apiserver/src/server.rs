@@ -161,6 +161,7 @@ impl ApiServer {
         });
         crate::admission::repair(&server).await?;
         crate::bootstrap::run(&server).await.map_err(|status| Error::Bootstrap(status.message))?;
+        crate::flow_control::settle(&server).await?;
         server.bootstrapped.store(true, Ordering::Release);
         tokio::spawn(crate::flow_control::run(Arc::downgrade(&server), server.closing.clone()));
         tokio::spawn(stall::run(Arc::downgrade(&server), server.closing.clone()));

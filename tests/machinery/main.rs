@@ -24,5 +24,6 @@ mod pod_security;
 mod protobuf;
 mod rbac;
 mod resource_quota;
+mod servers;
 mod volumes;
 mod webhooks;

@@ -7,7 +7,7 @@ pub mod queues;
 mod run;
 pub mod schema;
 
-pub use run::run;
+pub use run::{run, settle};
 
 use crate::http::authenticate::User;
 use crate::http::error::Status;

@@ -150,6 +150,10 @@ impl<W> Levels<W> {
                 queue.executing = queue.executing.saturating_sub(width);
                 queue.next += (seconds - GUESS) * f64::from(width);
             }
+            if level.executing == 0 && level.waiting == 0 {
+                // Nobody is behind or ahead when nothing is left to do.
+                level.now = level.queues.iter().map(|queue| queue.next).fold(level.now, f64::max);
+            }
         }
         self.begin_more()
     }
@@ -228,7 +232,8 @@ impl<W> Level<W> {
         let hand = deal(hash, queues, self.limits.hand.clamp(1, queues));
         let load = |at: &usize| {
             let queue = &self.queues[*at];
-            queue.waiting.iter().map(|request| request.width).sum::<u32>() + queue.executing
+            let work = queue.waiting.iter().map(|request| request.width).sum::<u32>() + queue.executing;
+            (queue.waiting.len() >= self.limits.queue_length, work)
         };
         hand.into_iter().min_by_key(load).unwrap_or(0)
     }
@@ -334,9 +339,8 @@ mod tests {
             assert!(matches!(levels.enter("lender", n, 1, String::new()), Entered::Begun(..)));
         }
         assert_eq!(levels.leave("borrower", 0, 1, 0.1), vec![]);
-        levels.leave("lender", 0, 1, 0.1);
-        assert_eq!(levels.leave("lender", 0, 1, 0.1).len(), 0);
-        assert_eq!(levels.leave("borrower", 0, 1, 0.1).len(), 1);
+        assert_eq!(levels.leave("lender", 0, 1, 0.1), vec![]);
+        assert_eq!(levels.leave("lender", 0, 1, 0.1).len(), 1);
     }
 
     #[test]

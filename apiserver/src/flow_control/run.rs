@@ -48,6 +48,16 @@ pub async fn run(server: Weak<ApiServer>, closing: CancellationToken) {
     }
 }
 
+/// The same once, for a server that starts: so that it does not write on its own while it is used.
+pub async fn settle(server: &ApiServer) -> Result<(), slipway_store::Error> {
+    let snapshot = server.cache.fresh().await?;
+    reconcile(server, &snapshot).await;
+    let snapshot = server.cache.fresh().await?;
+    count(server, &snapshot);
+    compile(server, &snapshot);
+    Ok(())
+}
+
 fn count(server: &ApiServer, snapshot: &Snapshot) {
     let mut counts: HashMap<(String, String), usize> = HashMap::new();
     for key in snapshot.objects.keys() {
@@ -82,7 +92,7 @@ fn with_mandatory(mut objects: Vec<Value>, defaults: Vec<Value>) -> Vec<Value> {
 }
 
 /// What is asked of the objects as they are now.
-pub(super) fn compile(server: &ApiServer, snapshot: &Snapshot) {
+fn compile(server: &ApiServer, snapshot: &Snapshot) {
     let schemas = with_mandatory(all(snapshot, SCHEMAS), bootstrap::schemas());
     let levels = with_mandatory(all(snapshot, LEVELS), bootstrap::levels());
     server.flow_control.set(Plan::of(schemas.into_iter(), levels.into_iter(), SEATS));

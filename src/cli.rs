@@ -25,7 +25,7 @@ pub enum Command {
     /// Runs the API server.
     Apiserver(Apiserver),
     /// Runs the scheduler.
-    Scheduler(Component),
+    Scheduler(Scheduler),
     /// Runs the controllers.
     Controllers(Controllers),
     /// Runs the cloud controller: it buys machines and load balancers, and gives them back.
@@ -129,6 +129,10 @@ pub struct Apiserver {
     /// Where to write an administrator's kubeconfig.
     #[arg(long)]
     pub write_kubeconfig: Option<PathBuf>,
+    /// Also serves etcd's v3 API here, for a key space beside the cluster's objects, to holders of a certificate of the
+    /// CA `etcd-ca.crt` in the directory of certificates, as `etcd-client.crt`.
+    #[arg(long)]
+    pub etcd_listen: Option<SocketAddr>,
     #[command(flatten)]
     pub security: Security,
 }
@@ -240,10 +244,28 @@ pub struct Component {
     pub kubeconfig: PathBuf,
 }
 
+/// For what only one may do at a time.
+#[derive(Debug, Clone, Copy, Args)]
+pub struct Election {
+    /// Whether to wait until no other process does the same work.
+    #[arg(long, default_value_t = true, action = clap::ArgAction::Set, num_args = 0..=1, default_missing_value = "true")]
+    pub leader_elect: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct Scheduler {
+    #[command(flatten)]
+    pub component: Component,
+    #[command(flatten)]
+    pub election: Election,
+}
+
 #[derive(Debug, Args)]
 pub struct Controllers {
     #[command(flatten)]
     pub component: Component,
+    #[command(flatten)]
+    pub election: Election,
     /// The directory that holds ca.crt and ca.key, for signing certificate requests.
     #[arg(long)]
     pub pki_dir: Option<PathBuf>,
@@ -255,6 +277,8 @@ pub struct Controllers {
 pub struct Cloud {
     #[command(flatten)]
     pub component: Component,
+    #[command(flatten)]
+    pub election: Election,
     #[command(flatten)]
     pub flags: CloudFlags,
     /// The cluster's CA, which new machines are given.

@@ -46,8 +46,35 @@ pub async fn client(kubeconfig: &Path, part: &str) -> Result<kube::Client> {
     Ok(kube::Client::try_from(config)?)
 }
 
-pub async fn scheduler(flags: cli::Component, shutdown: CancellationToken) -> Result<()> {
-    run_scheduler(client(&flags.kubeconfig, "kube-scheduler").await?, shutdown).await
+/// Runs a part when it is the one that leads, and ends it with an error when it does no more. `identity` tells it from
+/// the others that may lead; `None`: there are none.
+pub async fn elected<R: Future<Output = Result<()>>>(
+    client: kube::Client,
+    name: &str,
+    identity: Option<String>,
+    shutdown: CancellationToken,
+    part: impl FnOnce(CancellationToken) -> R,
+) -> Result<()> {
+    use slipway_controllers::leader::{Ended, Options, lead};
+    let Some(identity) = identity else { return part(shutdown).await };
+    let options = Options { identity, ..Options::new(name, "") };
+    match lead(client, options, shutdown, part).await {
+        Ended::Part(outcome) => outcome,
+        Ended::Lost => anyhow::bail!("{name} does not lead any more"),
+        Ended::Stopped => Ok(()),
+    }
+}
+
+/// Of a process of its own.
+fn candidate(election: cli::Election) -> Result<Option<String>> {
+    let identity = || Ok(format!("{}_{}", host_name()?, uuid::Uuid::new_v4()));
+    election.leader_elect.then(identity).transpose()
+}
+
+pub async fn scheduler(flags: cli::Scheduler, shutdown: CancellationToken) -> Result<()> {
+    let client = client(&flags.component.kubeconfig, "kube-scheduler").await?;
+    let run = |stop| run_scheduler(client.clone(), stop);
+    elected(client.clone(), "kube-scheduler", candidate(flags.election)?, shutdown, run).await
 }
 
 pub async fn run_scheduler(client: kube::Client, shutdown: CancellationToken) -> Result<()> {
@@ -60,7 +87,9 @@ pub async fn controllers(flags: cli::Controllers, shutdown: CancellationToken) -
     let root = ca.map(|ca| ca.cert_pem.clone()).unwrap_or_default();
     let mut options = controller_options(ca, &root, flags.grace);
     options.service_account_key_pem = pki.as_ref().map(|pki| pki.service_account_key_pem.clone());
-    run_controllers(client(&flags.component.kubeconfig, "kube-controller-manager").await?, options, shutdown).await
+    let client = client(&flags.component.kubeconfig, "kube-controller-manager").await?;
+    let run = |stop| run_controllers(client.clone(), options, stop);
+    elected(client.clone(), "kube-controller-manager", candidate(flags.election)?, shutdown, run).await
 }
 
 pub fn controller_options(ca: Option<&Identity>, root_ca_pem: &str, grace: cli::Grace) -> slipway_controllers::Options {
@@ -88,7 +117,9 @@ pub async fn run_simulated(client: kube::Client, count: usize, start: Duration, 
 
 pub async fn cloud(flags: cli::Cloud, shutdown: CancellationToken) -> Result<()> {
     let ca = std::fs::read_to_string(&flags.ca).with_context(|| format!("reading {}", flags.ca.display()))?;
-    run_cloud(client(&flags.component.kubeconfig, "cloud-controller-manager").await?, flags.flags, ca, shutdown).await
+    let client = client(&flags.component.kubeconfig, "cloud-controller-manager").await?;
+    let run = |stop| run_cloud(client.clone(), flags.flags, ca, stop);
+    elected(client.clone(), "cloud-controller-manager", candidate(flags.election)?, shutdown, run).await
 }
 
 pub async fn run_cloud(client: kube::Client, flags: cli::CloudFlags, ca_pem: String, shutdown: CancellationToken) -> Result<()> {

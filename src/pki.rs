@@ -58,6 +58,19 @@ impl Pki {
         Ok(Pki { dir: dir.to_owned(), ca, service_account_key_pem })
     }
 
+    /// The certificates of the etcd face: a CA of its own, since whoever has a certificate of it may do everything there.
+    pub fn etcd(&self) -> Result<Pki> {
+        let ca = match read_identity(&self.dir, "etcd-ca")? {
+            Some(ca) => ca,
+            None => {
+                let ca = make_ca()?;
+                write_identity(&self.dir, "etcd-ca", &ca)?;
+                ca
+            }
+        };
+        Ok(Pki { dir: self.dir.clone(), ca, service_account_key_pem: String::new() })
+    }
+
     /// The API server's serving certificate for these DNS names and addresses.
     pub fn server(&self, file: &str, common_name: &str, names: &BTreeSet<String>) -> Result<Identity> {
         self.leaf(file, common_name, &[], names, ExtendedKeyUsagePurpose::ServerAuth)

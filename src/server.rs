@@ -72,6 +72,36 @@ pub async fn bind(address: SocketAddr) -> Result<TcpListener> {
     TcpListener::bind(address).await.with_context(|| format!("listening on {address}"))
 }
 
+/// Serves the store as an etcd until `shutdown`, to those who have a certificate of its CA.
+async fn serve_etcd(
+    store: Arc<dyn Store>,
+    pki: &Pki,
+    listen: SocketAddr,
+    further: impl IntoIterator<Item = String>,
+    shutdown: CancellationToken,
+) -> Result<tokio::task::JoinHandle<()>> {
+    use slipway_store::etcd::{Face, Options};
+    let pki = pki.etcd()?;
+    let mut names: BTreeSet<String> = ["localhost", "127.0.0.1"].map(String::from).into();
+    names.extend(further);
+    if !listen.ip().is_unspecified() {
+        names.insert(listen.ip().to_string());
+    }
+    let serving = pki.server("etcd-server", "etcd", &names)?;
+    pki.client("etcd-client", "etcd-client", &[])?;
+    let tls = slipway_apiserver::http::serve::tls_for_certificates(&serving.cert_pem, &serving.key_pem, &pki.ca.cert_pem)
+        .context("the etcd face's side of TLS")?;
+    let listener = bind(listen).await?;
+    let options = Options { client_urls: vec![format!("https://{listen}")], ..Options::default() };
+    let face = Face::start(store, options).await.context("starting the etcd face")?;
+    tracing::info!(address = %listen, "serving etcd's API");
+    Ok(tokio::spawn(async move {
+        if let Err(error) = face.serve(listener, Some(tls), shutdown).await {
+            tracing::error!(error = &error as &dyn std::error::Error, "the etcd face ended");
+        }
+    }))
+}
+
 /// `slipway apiserver`.
 pub async fn run(flags: cli::Apiserver, shutdown: CancellationToken) -> Result<()> {
     let pki = Pki::open(&flags.pki_dir)?;
@@ -86,8 +116,11 @@ pub async fn run(flags: cli::Apiserver, shutdown: CancellationToken) -> Result<(
     security::apply(&mut options, &flags.security, own.as_deref())?;
     let (audit, trail) = security::audit(&flags.security, &flags.postgres).await?;
     options.audit = Arc::new(audit);
-    let api = ApiServer::start(store, options).await.context("starting the API server")?;
+    let api = ApiServer::start(store.clone(), options).await.context("starting the API server")?;
     let names = flags.names.iter().cloned().chain(flags.advertise_address.map(|ip| ip.to_string()));
+    if let Some(listen) = flags.etcd_listen {
+        serve_etcd(store, &pki, listen, names.clone(), shutdown.clone()).await?;
+    }
     let tls = tls(&pki, flags.listen, names, flags.security.requestheader_client_ca_file.as_deref())?;
     let listener = bind(flags.listen).await?;
     if let Some(path) = &flags.write_kubeconfig {

@@ -170,21 +170,43 @@ fn start_parts(
     let client = |user: &str, groups: &[&str]| api.client(User::new(user, groups));
     let mut running = vec![];
 
+    // The directory is locked, so this process is the one that has run here before, and need not wait for itself.
+    let identity = Some(format!("{}_{}", parts::host_name()?, data_dir.display()));
+
     let scheduler = client("system:kube-scheduler", &[]);
-    running.push(keep_running("scheduler", stop.clone(), move |stop| parts::run_scheduler(scheduler.clone(), stop)));
+    let me = identity.clone();
+    running.push(keep_running("scheduler", stop.clone(), move |stop| {
+        let scheduler = scheduler.clone();
+        let part = {
+            let client = scheduler.clone();
+            move |stop| parts::run_scheduler(client, stop)
+        };
+        parts::elected(scheduler, "kube-scheduler", me.clone(), stop, part)
+    }));
 
     let controllers = client("system:kube-controller-manager", &[]);
     let mut options = parts::controller_options(Some(&pki.ca), &pki.ca.cert_pem, flags.grace);
     options.service_account_key_pem = Some(pki.service_account_key_pem.clone());
+    let me = identity.clone();
     running.push(keep_running("controllers", stop.clone(), move |stop| {
-        parts::run_controllers(controllers.clone(), options.clone(), stop)
+        let controllers = controllers.clone();
+        let part = {
+            let (client, options) = (controllers.clone(), options.clone());
+            move |stop| parts::run_controllers(client, options, stop)
+        };
+        parts::elected(controllers, "kube-controller-manager", me.clone(), stop, part)
     }));
 
     if flags.cloud.cloud.is_some() {
         let (cloud, ca) = (client("system:cloud-controller-manager", &[]), pki.ca.cert_pem.clone());
         let cloud_flags = cli::CloudFlags { join_server: Some(join_server(flags, advertise)?), ..flags.cloud.clone() };
         running.push(keep_running("cloud", stop.clone(), move |stop| {
-            parts::run_cloud(cloud.clone(), cloud_flags.clone(), ca.clone(), stop)
+            let (cloud, flags, ca) = (cloud.clone(), cloud_flags.clone(), ca.clone());
+            let part = {
+                let client = cloud.clone();
+                move |stop| parts::run_cloud(client, flags, ca, stop)
+            };
+            parts::elected(cloud, "cloud-controller-manager", identity.clone(), stop, part)
         }));
     }
     if flags.nodes > 0 {

@@ -8,6 +8,7 @@ pub mod apply;
 pub mod cache;
 pub mod caches;
 pub mod cloud;
+pub mod leader;
 pub mod plan;
 pub mod queue;
 pub mod recorder;

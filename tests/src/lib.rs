@@ -41,7 +41,11 @@ impl TestServer {
     }
 
     pub async fn start(store: Arc<dyn Store>, options: Options) -> Self {
-        let api = ApiServer::start(store, options).await.expect("the server starts");
+        Self::of(ApiServer::start(store, options).await.expect("the server starts"))
+    }
+
+    /// Of a server that was started already.
+    pub fn of(api: Arc<ApiServer>) -> Self {
         TestServer { api, _cluster: None }
     }
 

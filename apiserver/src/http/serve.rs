@@ -39,6 +39,20 @@ const HEADERS_MAX: usize = 128;
 /// TLS with the given identity, and with client certificates of `client_ca_pem`, which are not demanded. Where
 /// proxies may speak for others, it holds their CA too.
 pub fn tls(cert_pem: &str, key_pem: &str, client_ca_pem: Option<&str>) -> Result<Arc<rustls::ServerConfig>, Error> {
+    configure(cert_pem, key_pem, client_ca_pem, false)
+}
+
+/// The same for those alone who have a certificate of this CA.
+pub fn tls_for_certificates(cert_pem: &str, key_pem: &str, client_ca_pem: &str) -> Result<Arc<rustls::ServerConfig>, Error> {
+    configure(cert_pem, key_pem, Some(client_ca_pem), true)
+}
+
+fn configure(
+    cert_pem: &str,
+    key_pem: &str,
+    client_ca_pem: Option<&str>,
+    is_required: bool,
+) -> Result<Arc<rustls::ServerConfig>, Error> {
     let wrong = |what: &'static str, why: &dyn std::fmt::Display| Error::Options { what, why: why.to_string() };
     let chain = CertificateDer::pem_slice_iter(cert_pem.as_bytes()).collect::<Result<Vec<_>, _>>();
     let chain = chain.map_err(|error| wrong("the serving certificate", &error))?;
@@ -47,8 +61,10 @@ pub fn tls(cert_pem: &str, key_pem: &str, client_ca_pem: Option<&str>) -> Result
         None => rustls::ServerConfig::builder().with_no_client_auth(),
         Some(pem) => {
             let roots = roots(pem).map_err(|error| wrong("the client CA", &error))?;
-            let verifier = WebPkiClientVerifier::builder(Arc::new(roots)).allow_unauthenticated().build();
-            rustls::ServerConfig::builder().with_client_cert_verifier(verifier.map_err(|error| wrong("the client CA", &error))?)
+            let verifier = WebPkiClientVerifier::builder(Arc::new(roots));
+            let verifier = if is_required { verifier } else { verifier.allow_unauthenticated() };
+            rustls::ServerConfig::builder()
+                .with_client_cert_verifier(verifier.build().map_err(|error| wrong("the client CA", &error))?)
         }
     };
     let mut config = builder.with_single_cert(chain, key).map_err(|error| wrong("the serving identity", &error))?;

@@ -25,7 +25,6 @@ errors! {
     lease_not_found: NotFound, "requested lease not found";
     lease_exists: FailedPrecondition, "lease already exists";
     lease_ttl_too_large: OutOfRange, "too large lease TTL";
-    not_leader: FailedPrecondition, "not leader";
     authentication_is_not_enabled: FailedPrecondition, "authentication is not enabled";
     timed_out: Unavailable, "request timed out";
     stopped: Unavailable, "server stopped";

@@ -32,6 +32,7 @@ pub use k8s_openapi::api::policy::v1 as policy;
 pub use k8s_openapi::api::rbac::v1 as rbac;
 pub use k8s_openapi::api::scheduling::v1 as scheduling;
 pub use k8s_openapi::api::storage::v1 as storage;
+pub use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1 as apiextensions;
 pub use k8s_openapi::apimachinery::pkg::apis::meta::v1 as meta;
 pub use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 pub use k8s_openapi::{ByteString, jiff};

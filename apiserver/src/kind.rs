@@ -149,6 +149,10 @@ pub trait Kind: DeserializeOwned + schemars::JsonSchema + Send + Sync + 'static 
     fn validate_update(&self, _old: &Self) -> Vec<Invalid> {
         vec![]
     }
+    /// `validate_update`, where the objects as they came are needed.
+    fn validate_update_whole(_object: &Value, _old: &Value) -> Vec<Invalid> {
+        vec![]
+    }
     fn validate_status_update(&self, _old: &Self) -> Vec<Invalid> {
         vec![]
     }
@@ -192,6 +196,10 @@ pub trait Kind: DeserializeOwned + schemars::JsonSchema + Send + Sync + 'static 
 #[allow(clippy::wrong_self_convention)] // `from_stored` is about the object, not the strategy.
 pub trait Strategy: Send + Sync {
     fn names(&self) -> &Names;
+    /// The custom kind that this is, if it is one.
+    fn custom(&self) -> Option<&crate::custom_resources::CustomResource> {
+        None
+    }
     fn fill_defaults(&self, object: &mut Value);
     fn prepare_create(&self, object: &mut Value);
     fn prepare_update(&self, object: &mut Value, old: &Value);
@@ -272,7 +280,11 @@ impl<K: Kind> Strategy for Builtin<K> {
     }
     fn validate_update(&self, object: &Value, old: &Value) -> Vec<Invalid> {
         match (view::<K>(object), view::<K>(old)) {
-            (Ok(new), Ok(old)) => new.validate_update(&old),
+            (Ok(new), Ok(before)) => {
+                let mut errors = new.validate_update(&before);
+                errors.extend(K::validate_update_whole(object, old));
+                errors
+            }
             (Err(errors), _) | (_, Err(errors)) => errors,
         }
     }

@@ -9,7 +9,7 @@ pub mod audit;
 pub mod authorization;
 mod bootstrap;
 pub mod cel;
-mod custom_resources;
+pub mod custom_resources;
 pub mod discovery;
 pub mod encryption;
 mod event_expiry;

@@ -115,6 +115,7 @@ pub struct ApiServer {
     pub(crate) registry: Registry,
     /// Webhooks and policies, compiled.
     pub(crate) registrations: crate::admission::dynamic::Registrations,
+    pub(crate) served: crate::custom_resources::Served,
     bootstrapped: AtomicBool,
     closing: CancellationToken,
 }
@@ -156,15 +157,18 @@ impl ApiServer {
             ruled: crate::admission::Ruled::default(),
             registry,
             registrations: Default::default(),
+            served: crate::custom_resources::Served::default(),
             bootstrapped: AtomicBool::new(false),
             closing: CancellationToken::new(),
         });
+        server.served.follow(&server, &server.snapshot());
         crate::admission::repair(&server).await?;
         crate::bootstrap::run(&server).await.map_err(|status| Error::Bootstrap(status.message))?;
         crate::flow_control::settle(&server).await?;
         server.bootstrapped.store(true, Ordering::Release);
         tokio::spawn(crate::flow_control::run(Arc::downgrade(&server), server.closing.clone()));
         tokio::spawn(stall::run(Arc::downgrade(&server), server.closing.clone()));
+        tokio::spawn(crate::custom_resources::run(Arc::downgrade(&server), server.closing.clone()));
         tokio::spawn(encryption::rewrite(Arc::downgrade(&server), server.closing.clone()));
         tokio::spawn(crate::event_expiry::run(Arc::downgrade(&server), server.closing.clone()));
         tokio::spawn(crate::admission::policy::observe::run(Arc::downgrade(&server), server.closing.clone()));

@@ -34,6 +34,8 @@ pub struct Attributes {
     pub unreadable: Option<Box<Unreadable>>,
     /// What readers have asked for so far. It goes when the entry goes.
     pub encoded: Encoded,
+    /// Of a custom kind: what it looks like in the versions that were asked for.
+    pub forms: crate::custom_resources::strategy::Forms,
 }
 
 /// Other forms of an entry's bytes, made when they are first asked for.
@@ -238,6 +240,9 @@ pub fn check_all_readable(encryption: &Encryption, snapshot: &Snapshot, prefix: 
 /// The object with its resourceVersion, in the shape of `strategy`'s own group.
 pub fn decode(strategy: &dyn Strategy, bytes: &[u8]) -> Result<Value, serde_json::Error> {
     let mut object: Value = serde_json::from_slice(bytes)?;
+    if let Some(custom) = strategy.custom() {
+        custom.read(&mut object);
+    }
     if strategy.names().stored_as.is_some() {
         strategy.from_stored(&mut object);
     }

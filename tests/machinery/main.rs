@@ -10,6 +10,7 @@ mod classes;
 mod compression;
 mod conformance;
 mod consistency;
+mod custom_resources;
 mod encryption;
 mod flow_control;
 mod hostile;

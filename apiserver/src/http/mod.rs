@@ -247,8 +247,8 @@ async fn dispatch(server: Arc<ApiServer>, user: User, info: RequestInfo, parts: 
         }
         return crate::discovery::respond(&server, &parts).unwrap_or_else(|| Ok(respond::page_not_found()));
     }
-    if custom_resources::is_asked(&info) {
-        return custom_resources::list(&server, &parts);
+    if server.strategy(&info.group, &info.version, &info.resource).is_none() {
+        custom_resources::look_again(&server).await;
     }
     if !server.serves(&info.group, &info.version) {
         return Ok(respond::page_not_found());

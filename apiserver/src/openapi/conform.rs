@@ -138,6 +138,7 @@ impl Walk {
     fn value(&mut self, shape: &Shape, value: &mut Value, at: &At) {
         match (shape, &mut *value) {
             (Shape::Any, _)
+            | (Shape::TypeOrOther(_), Value::Bool(_) | Value::Array(_))
             | (Shape::Text | Shape::Choice(_), Value::String(_))
             | (Shape::Bool, Value::Bool(_))
             | (Shape::Float, Value::Number(_)) => {}
@@ -148,7 +149,9 @@ impl Walk {
             (Shape::Int64, Value::Number(number)) => {
                 self.check(number.is_i64(), || at.mismatch(&format!("number {number}"), "int64"));
             }
-            (Shape::Type(number), Value::Object(map)) => self.object(schemas().type_of(*number), map, at),
+            (Shape::TypeOrOther(number), Value::Object(map)) | (Shape::Type(number), Value::Object(map)) => {
+                self.object(schemas().type_of(*number), map, at)
+            }
             (Shape::List(items), Value::Array(list)) => {
                 for (index, item) in list.iter_mut().enumerate() {
                     self.or_zero(items, item, &at.within(Step::Item(index)));
@@ -245,7 +248,7 @@ fn zero(shape: &Shape) -> Value {
         Shape::Int32 | Shape::Int64 | Shape::IntOrText | Shape::Float => 0.into(),
         Shape::Quantity => "0".into(),
         Shape::Time | Shape::MicroTime | Shape::Any => Value::Null,
-        Shape::Type(_) | Shape::Map(_) => Map::new().into(),
+        Shape::Type(_) | Shape::TypeOrOther(_) | Shape::Map(_) => Map::new().into(),
         Shape::List(_) => Value::Array(vec![]),
     }
 }
@@ -263,7 +266,7 @@ fn go_type(shape: &Shape) -> String {
         Shape::Quantity => "resource.Quantity".into(),
         Shape::IntOrText => "intstr.IntOrString".into(),
         Shape::Any => "interface {}".into(),
-        Shape::Type(number) => schemas().type_of(*number).go_name().into(),
+        Shape::Type(number) | Shape::TypeOrOther(number) => schemas().type_of(*number).go_name().into(),
         Shape::List(items) => format!("[]{}", go_type(items)),
         Shape::Map(values) => format!("map[string]{}", go_type(values)),
     }

@@ -47,7 +47,23 @@ pub fn decode(
     content_type: &str,
     validation: FieldValidation,
 ) -> Result<(Value, Vec<String>), Status> {
-    decode_as(&Expected::of(strategy), body, content_type, validation)
+    let expected = Expected::of(strategy);
+    let Some(custom) = strategy.custom() else { return decode_as(&expected, body, content_type, validation) };
+    let (mut object, duplicates) = read(&expected, body, content_type)?;
+    check_version(&expected, &object)?;
+    let warnings = crate::custom_resources::conform(custom, &mut object, validation, duplicates)?;
+    Ok((object, warnings))
+}
+
+/// A custom kind's objects are of the path's version; their kind is looked at with the rest of them.
+fn check_version(expected: &Expected, object: &Value) -> Result<(), Status> {
+    let wanted = expected.api_version();
+    match object["apiVersion"].as_str() {
+        Some(found) if !found.is_empty() && found != wanted => Err(Status::bad_request(format!(
+            "the API version in the data ({found}) does not match the expected API version ({wanted})"
+        ))),
+        _ => Ok(()),
+    }
 }
 
 /// Decodes a body into an object of the expected kind, pruned and with normalised values, and the warnings that the
@@ -58,6 +74,14 @@ pub fn decode_as(
     content_type: &str,
     validation: FieldValidation,
 ) -> Result<(Value, Vec<String>), Status> {
+    let (mut object, duplicates) = read(expected, body, content_type)?;
+    check_kind(expected, &object, body)?;
+    let warnings = Conform { validation, duplicates }.run(expected, &mut object)?;
+    Ok((object, warnings))
+}
+
+/// The body as it is, and what stands twice in it.
+fn read(expected: &Expected, body: &[u8], content_type: &str) -> Result<(Value, Vec<String>), Status> {
     let duplicates = RefCell::new(vec![]);
     let read = match content_type.split(';').next().unwrap_or_default().trim() {
         "" | "application/json" => read_json(body, &duplicates),
@@ -71,13 +95,11 @@ pub fn decode_as(
         }
     };
     let kind = expected.kind;
-    let mut object = read.map_err(|error| {
+    let object = read.map_err(|error| {
         let shown = shown(body);
         Status::bad_request(format!("the object provided is unrecognized (must be of type {kind}): {error} ({shown})"))
     })?;
-    check_kind(expected, &object, body)?;
-    let warnings = Conform { validation, duplicates: duplicates.into_inner() }.run(expected, &mut object)?;
-    Ok((object, warnings))
+    Ok((object, duplicates.into_inner()))
 }
 
 /// `kind` and `apiVersion` are the path's; they may be left out.

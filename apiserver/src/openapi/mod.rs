@@ -49,7 +49,15 @@ impl FieldValidation {
 
 /// Holds an object (as a patch made it) to the schema: what `decode` does after parsing.
 pub fn conform(strategy: &dyn Strategy, object: &mut Value, validation: FieldValidation) -> Result<Vec<String>, Status> {
-    conform::Conform { validation, duplicates: vec![] }.run(&Expected::of(strategy), object)
+    if let Some(custom) = strategy.custom() {
+        return crate::custom_resources::conform(custom, object, validation, vec![]);
+    }
+    conform_as(&Expected::of(strategy), object, validation)
+}
+
+/// The same for a type that is named.
+pub(crate) fn conform_as(expected: &Expected, object: &mut Value, validation: FieldValidation) -> Result<Vec<String>, Status> {
+    conform::Conform { validation, duplicates: vec![] }.run(expected, object)
 }
 
 /// What a refusal of `conform` says is wrong, without the kind that it names first.

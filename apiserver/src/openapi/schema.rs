@@ -33,6 +33,8 @@ pub enum Shape {
     Any,
     /// The type with this number.
     Type(u32),
+    /// That type, or something else than an object.
+    TypeOrOther(u32),
     List(Box<Shape>),
     Map(Box<Shape>),
 }
@@ -174,6 +176,10 @@ fn shape_of(schema: &Value, definitions: &Map<String, Value>, types: &HashMap<Bo
         if let (Some(one), None) = (real.next(), real.next()) {
             return shape_of(one, definitions, types);
         }
+    }
+    let alternatives = schema.get("oneOf").and_then(Value::as_array).filter(|alternatives| alternatives.len() == 2);
+    if let Some(Shape::Type(number)) = alternatives.map(|alternatives| shape_of(&alternatives[0], definitions, types)) {
+        return Shape::TypeOrOther(number);
     }
     if let Some(choices) = choices(schema) {
         return Shape::Choice(choices);

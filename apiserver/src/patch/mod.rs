@@ -68,6 +68,16 @@ impl Patch {
         Status::invalid("", "", "", &[Invalid::value("patch", &shown.into(), why)])
     }
 
+    /// 415 for a strategic merge of a custom kind, whose fields have no merge keys.
+    pub fn check_served_for(&self, strategy: &dyn crate::kind::Strategy) -> Result<(), Status> {
+        if strategy.custom().is_none() || !matches!(self, Patch::Strategic(_)) {
+            return Ok(());
+        }
+        let served = "application/json-patch+json, application/merge-patch+json, application/apply-patch+yaml";
+        let message = format!("the body of the request was in an unknown format - accepted media types include: {served}");
+        Err(Status::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "UnsupportedMediaType", message))
+    }
+
     /// What the patch makes of `current`. Called once an attempt of the update.
     pub fn apply(&self, schema: Option<&dyn strategic::PatchSchema>, current: &Value) -> Result<Value, Error> {
         let mut patched = current.clone();

@@ -8,6 +8,7 @@ pub mod amounts;
 mod certificate_signing_request;
 mod config_map;
 mod controller_revision;
+mod custom_resource_definition;
 mod daemon_set;
 mod deployment;
 mod endpoint_slice;
@@ -72,6 +73,7 @@ pub fn builtin() -> Vec<Arc<dyn Strategy>> {
         kind::<ingress_class::IngressClass>(),
         kind::<ingress::Ingress>(),
         kind::<runtime_class::RuntimeClass>(),
+        kind::<custom_resource_definition::CustomResourceDefinition>(),
         kind::<priority_class::PriorityClass>(),
         kind::<pod_disruption_budget::PodDisruptionBudget>(),
         kind::<certificate_signing_request::CertificateSigningRequest>(),

@@ -5,6 +5,7 @@ use crate::http::error::{Invalid, Status};
 use crate::http::negotiate::{Accept, Form};
 use crate::http::request_info::Verb;
 use crate::http::respond;
+use crate::kind::Strategy;
 use crate::openapi;
 use crate::patch::apply::{Element, Managed, Schema, Scope, Write, put_entries, take_entries};
 use crate::patch::{Patch, is_apply};
@@ -32,7 +33,7 @@ pub async fn handle(call: Call) -> Result<Response, Status> {
     let accept = Accept { form: Form::Object, ..call.accept()? };
     if call.info.verb == Verb::Get {
         let object = verbs::get_object(&call.server, &*call.strategy, call.namespace(), call.name()).await?;
-        return Ok(respond::value(accept, StatusCode::OK, &of(&object)));
+        return Ok(respond::value(accept, StatusCode::OK, &of(&*call.strategy, &object)));
     }
     let dry_run = call.info.query.dry_run()?;
     let (change, manager) = read(&call).await?;
@@ -49,7 +50,7 @@ pub async fn handle(call: Call) -> Result<Response, Status> {
         };
         commit(target, &mut decide).await?.object
     };
-    Ok(respond::value(accept, StatusCode::OK, &of(&object)))
+    Ok(respond::value(accept, StatusCode::OK, &of(strategy, &object)))
 }
 
 /// What the client sent, and who it is.
@@ -75,7 +76,9 @@ async fn read(call: &Call) -> Result<(Change, String), Status> {
 
 /// The object with the wanted number of replicas, and with their owner.
 fn scaled(target: &Target<'_>, change: &Change, manager: &str, old: &Value) -> Result<Value, Status> {
-    let replicas_path = [Element::field("spec"), Element::field("replicas")];
+    let custom = target.strategy.custom().and_then(|custom| custom.scale.as_ref());
+    let names = custom.and_then(|scale| scale.spec.fields()).unwrap_or_else(|| vec!["spec", "replicas"]);
+    let replicas_path: Vec<Element> = names.into_iter().map(Element::field).collect();
     let stamp = Stamp::new(target.server, target.strategy);
     let write = Write {
         schema: openapi::Schema::of(SCHEMA).map_or(Schema::Deduced, Schema::Builtin),
@@ -87,14 +90,18 @@ fn scaled(target: &Target<'_>, change: &Change, manager: &str, old: &Value) -> R
     };
     let mut new = old.clone();
     let owners = Managed::read(&take_entries(&mut new)).unwrap_or_default();
-    let mut current = of(old);
+    let mut current = of(target.strategy, old);
     put_entries(&mut current, owners.of_scale(&replicas_path, API_VERSION).write());
     let wanted = match change {
         Change::Replace(scale) => written(&write, &current, scale.clone()),
         Change::Patch(patch) => written(&write, &current, patch.apply(None, &current)?),
         Change::Apply(configuration) => write.apply(Some(&current), &configuration.wanted, configuration.force)?,
     };
-    new["spec"]["replicas"] = json!(check(&wanted, &current, target)?);
+    let replicas = json!(check(&wanted, &current, target)?);
+    match custom {
+        Some(scale) => scale.spec.set(&mut new, replicas),
+        None => new["spec"]["replicas"] = replicas,
+    }
     let scale = Managed::read(&wanted["metadata"]["managedFields"]).unwrap_or_default();
     put_entries(&mut new, owners.with_scale(scale, &replicas_path, &target.strategy.names().api_version()).write());
     Ok(new)
@@ -109,20 +116,34 @@ fn written(write: &Write<'_>, current: &Value, mut wanted: Value) -> Value {
 }
 
 /// The Scale of an object.
-pub(crate) fn of(object: &Value) -> Value {
+pub(crate) fn of(strategy: &dyn Strategy, object: &Value) -> Value {
     let mut metadata = json!({});
     for field in ["name", "namespace", "uid", "resourceVersion", "creationTimestamp"] {
         if let Some(value) = object["metadata"].get(field) {
             metadata[field] = value.clone();
         }
     }
+    let paths = strategy.custom().and_then(|custom| custom.scale.as_ref());
+    let (wanted, is, selector) = match paths {
+        None => (
+            object["spec"]["replicas"].as_i64(),
+            object["status"]["replicas"].as_i64(),
+            selector(&object["spec"]["selector"]).map(|selector| selector.to_string()),
+        ),
+        // A custom kind says where they stand, and has the selector as text.
+        Some(paths) => (
+            paths.spec.first(object).and_then(Value::as_i64),
+            paths.status.first(object).and_then(Value::as_i64),
+            paths.selector.as_ref().and_then(|path| path.first(object)?.as_str().map(str::to_owned)),
+        ),
+    };
     let mut spec = json!({});
-    if let Some(replicas) = object["spec"]["replicas"].as_i64().filter(|replicas| *replicas != 0) {
+    if let Some(replicas) = wanted.filter(|replicas| *replicas != 0) {
         spec["replicas"] = json!(replicas);
     }
-    let mut status = json!({"replicas": object["status"]["replicas"].as_i64().unwrap_or(0)});
-    if let Some(selector) = selector(&object["spec"]["selector"]) {
-        status["selector"] = selector.to_string().into();
+    let mut status = json!({"replicas": is.unwrap_or(0)});
+    if let Some(selector) = selector.filter(|selector| paths.is_none() || !selector.is_empty()) {
+        status["selector"] = selector.into();
     }
     json!({"kind": "Scale", "apiVersion": "autoscaling/v1", "metadata": metadata, "spec": spec, "status": status})
 }
@@ -171,18 +192,22 @@ fn check(wanted: &Value, current: &Value, target: &Target<'_>) -> Result<i64, St
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::kind::Builtin;
 
     #[test]
     fn the_scale_of_an_object_names_its_pods_by_a_selector() {
-        let scale = of(&json!({
-            "metadata": {"name": "web", "namespace": "a", "uid": "u", "resourceVersion": "7", "labels": {"x": "y"}},
-            "spec": {"replicas": 3, "selector": {"matchLabels": {"b": "2", "a": "1"}}},
-            "status": {"replicas": 2},
-        }));
+        let scale = of(
+            &Builtin::<slipway_api::apps::Deployment>::new(),
+            &json!({
+                "metadata": {"name": "web", "namespace": "a", "uid": "u", "resourceVersion": "7", "labels": {"x": "y"}},
+                "spec": {"replicas": 3, "selector": {"matchLabels": {"b": "2", "a": "1"}}},
+                "status": {"replicas": 2},
+            }),
+        );
         assert_eq!(scale["metadata"], json!({"name": "web", "namespace": "a", "uid": "u", "resourceVersion": "7"}));
         assert_eq!(scale["spec"], json!({"replicas": 3}));
         assert_eq!(scale["status"], json!({"replicas": 2, "selector": "a=1,b=2"}));
-        let scale = of(&json!({"spec": {"selector": {"app": "r"}}}));
+        let scale = of(&Builtin::<slipway_api::apps::Deployment>::new(), &json!({"spec": {"selector": {"app": "r"}}}));
         assert_eq!(scale["status"]["selector"], "app=r", "that of a ReplicationController");
     }
 }

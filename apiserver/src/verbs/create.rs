@@ -138,7 +138,7 @@ async fn write(target: &Target<'_>, object: &mut Value) -> Result<(), Status> {
             false => Ok(()),
         };
     }
-    let change = Change::Put(encode(target.strategy, object));
+    let change = Change::Put(encode(target, object).await?);
     let written = target.server.store.write(Write { key: key.into(), expect: Expect::Absent, change }).await;
     let revision = written.map_err(|error| status_of(error, names, target.name))?;
     object["metadata"]["resourceVersion"] = json!(revision.to_string());

@@ -19,6 +19,7 @@ pub async fn get(call: Call) -> Result<Response, Status> {
     let entry = find(&snapshot, &*call.strategy, call.namespace(), call.name())
         .ok_or_else(|| Status::not_found(names.group, names.plural, call.name()))?;
     stored::check_readable(entry)?;
+    let entry = &crate::custom_resources::present(&call.server, &*call.strategy, entry).await?;
     let accept = call.accept()?;
     if accept == Accept::JSON && names.stored_as.is_none() {
         return Ok(respond::bytes("application/json", StatusCode::OK, entry.bytes.clone()));

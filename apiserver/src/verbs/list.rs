@@ -34,7 +34,8 @@ pub async fn list(call: Call) -> Result<Response, Status> {
     let selection = Selection::new(&call.strategy, call.info.namespace.as_deref(), &options);
     let (snapshot, revision) = moment(&call, &options, &selection).await?;
     stored::check_all_readable(&call.server.options.encryption, &snapshot, &selection.prefix)?;
-    let page = Page::of(&snapshot, &selection, &options, revision);
+    let mut page = Page::of(&snapshot, &selection, &options, revision);
+    page.entries = crate::custom_resources::present_all(&call.server, &*call.strategy, page.entries).await?;
     if page.next.is_some() {
         call.server.cache.pin(&snapshot);
     }

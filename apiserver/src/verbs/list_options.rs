@@ -228,7 +228,7 @@ impl Selection {
             return true;
         }
         let (namespace, name) = stored::namespace_and_name(&entry.key);
-        if self.strategy.names().stored_as.is_none() {
+        if self.strategy.names().stored_as.is_none() && self.strategy.custom().is_none() {
             return self.fields.matches(namespace, name, &entry.attributes.fields);
         }
         // The attributes are those of the kind that these objects are stored as, under its names.

@@ -126,12 +126,14 @@ pub(crate) async fn commit(target: &Target<'_>, decide: &mut Decide<'_>) -> Resu
     for _ in 0..ATTEMPTS_MAX {
         let entry = snapshot.objects.get(key.as_str());
         // Stored under an old key: a write that changes nothing brings it under the first one.
-        let rewrite = entry.is_some_and(|entry| entry.attributes.outdated);
+        let mut rewrite = entry.is_some_and(|entry| entry.attributes.outdated);
         let attempt = match entry {
             None => Err(target.not_found()),
             Some(entry) => {
                 stored::check_readable(entry)?;
-                let old = stored::decode(target.strategy, &entry.bytes).map_err(|error| Status::internal(&error))?;
+                let shown = crate::custom_resources::present(target.server, target.strategy, entry).await?;
+                let old = stored::decode(target.strategy, &shown.bytes).map_err(|error| Status::internal(&error))?;
+                rewrite |= target.strategy.custom().is_some_and(|custom| custom.is_stored_otherwise(entry));
                 let step = decide(old.clone()).await;
                 step.map(|step| (entry.mod_revision, old, step))
             }
@@ -152,8 +154,11 @@ pub(crate) async fn commit(target: &Target<'_>, decide: &mut Decide<'_>) -> Resu
         let (revision, old, step) = attempt?;
         let (change, mut object, deleted, reservations) = match step {
             Step::Put(new) if !rewrite && same(&old, &new) => return Ok(Done { object: old, deleted: false }),
-            Step::Put(new) => (Change::Put(encode(target.strategy, &new)), new, false, None),
-            Step::PutReserved(new, reserved) => (Change::Put(encode(target.strategy, &new)), new, false, Some(reserved)),
+            Step::Put(new) => (Change::Put(encode(target, &new).await?), new, false, None),
+            Step::PutReserved(new, reserved) => {
+                let bytes = encode(target, &new).await?;
+                (Change::Put(bytes), new, false, Some(reserved))
+            }
             Step::Delete(last) => (Change::Delete, last, true, None),
         };
         if target.dry_run {
@@ -213,13 +218,17 @@ fn same_metadata(old: &Map<String, Value>, new: &Map<String, Value>) -> bool {
 }
 
 /// The bytes to store, in the shape of the kind that the object is stored as.
-pub(crate) fn encode(strategy: &dyn Strategy, object: &Value) -> bytes::Bytes {
+pub(crate) async fn encode(target: &Target<'_>, object: &Value) -> Result<bytes::Bytes, Status> {
+    let strategy = target.strategy;
+    if strategy.custom().is_some() {
+        return Ok(stored::encode(&crate::custom_resources::to_storage(target.server, strategy, object).await?));
+    }
     if strategy.names().stored_as.is_none() {
-        return stored::encode(object);
+        return Ok(stored::encode(object));
     }
     let mut object = object.clone();
     strategy.to_stored(&mut object);
-    stored::encode(&object)
+    Ok(stored::encode(&object))
 }
 
 /// What the store's refusal means to a client.

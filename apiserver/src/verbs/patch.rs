@@ -25,6 +25,7 @@ pub async fn patch(call: Call) -> Result<Response, Status> {
     let content_type = call.content_type().to_owned();
     let body = call.read_body().await?;
     let patch = Patch::parse(&content_type, &body)?;
+    patch.check_served_for(&*call.strategy)?;
     let findings = match validation {
         FieldValidation::Ignore => vec![],
         _ => patch.findings(&body),

@@ -123,7 +123,10 @@ fn prepare(target: &Target<'_>, part: Part, old: &Value, new: &mut Value) -> Res
             strategy.prepare_update(new, old);
             errors.extend(object_meta::validate(strategy, new));
             errors.extend(object_meta::validate_update(new, old));
-            errors.extend(strategy.validate(new));
+            // What a custom kind's object may be depends on what it was.
+            if strategy.custom().is_none() {
+                errors.extend(strategy.validate(new));
+            }
             errors.extend(strategy.validate_update(new, old));
         }
         Part::Status => {

@@ -2,6 +2,7 @@
 //!
 //! A change is encoded once for all watchers that ask for the object as it is; they only copy the bytes.
 
+use crate::custom_resources::{present, present_all};
 use crate::http::Call;
 use crate::http::error::Status;
 use crate::http::negotiate::{Accept, Form, Media};
@@ -117,7 +118,7 @@ async fn open(call: &Call, options: &ListOptions, selection: &Selection) -> Resu
             let snapshot = snapshot(&call.server, names, version).await?;
             stored::check_all_readable(&call.server.options.encryption, &snapshot, &selection.prefix)?;
             let entries = if initial { selection.entries(&snapshot) } else { vec![] };
-            (entries, snapshot.revision)
+            (present_all(&call.server, &*call.strategy, entries).await?, snapshot.revision)
         }
     };
     let changes = call.server.cache.watch(&selection.prefix, revision).map_err(|error| match error {
@@ -164,9 +165,13 @@ impl Stream {
             };
             match item {
                 Ok(item) => {
+                    let item = match self.shown.present(item).await {
+                        Ok(item) => item,
+                        Err(status) => return Some((self.shown.error(&status), false)),
+                    };
                     let first = take(item, source, &self.selection, &mut self.shown);
                     if let Some(first) = first {
-                        return Some((gather(first, source, &self.selection, &mut self.shown), true));
+                        return Some((gather(first, source, &self.selection, &mut self.shown).await, true));
                     }
                 }
                 Err(slipway_store::Error::Closed) => return None,
@@ -185,12 +190,13 @@ fn next_bookmark(last: Instant, end: Instant) -> Instant {
 }
 
 /// What is ready at once behind `first`, together with it.
-fn gather(first: Bytes, source: &mut Source, selection: &Selection, shown: &mut Shown) -> Bytes {
+async fn gather(first: Bytes, source: &mut Source, selection: &Selection, shown: &mut Shown) -> Bytes {
     let mut chunk: Option<BytesMut> = None;
     let mut len = first.len();
     while len < CHUNK_BYTES {
         // An error comes again with the next call.
         let Some(Ok(item)) = source.changes.next().now_or_never() else { break };
+        let Ok(item) = shown.present(item).await else { break };
         if let Some(bytes) = take(item, source, selection, shown) {
             len += bytes.len();
             chunk.get_or_insert_with(|| BytesMut::from(&first[..])).put(bytes);
@@ -253,6 +259,25 @@ impl Shown {
     /// Whether objects are sent as the cache has them.
     fn is_raw(&self) -> bool {
         self.accept.form == Form::Object && self.strategy.names().stored_as.is_none()
+    }
+
+    /// The objects of a custom kind are shown in the version that is watched.
+    async fn present(&self, item: cache::Item<Attributes>) -> Result<cache::Item<Attributes>, Status> {
+        let cache::Item::Change(change) = item else { return Ok(item) };
+        if self.strategy.custom().is_none() {
+            return Ok(cache::Item::Change(change));
+        }
+        let now = present(&self.server, &*self.strategy, &change.now).await?;
+        let before = match &change.before {
+            Some(before) => Some(present(&self.server, &*self.strategy, before).await?),
+            None => None,
+        };
+        let same_before = before.as_ref().zip(change.before.as_ref()).is_none_or(|(one, other)| Arc::ptr_eq(one, other));
+        if Arc::ptr_eq(&now, &change.now) && same_before {
+            return Ok(cache::Item::Change(change));
+        }
+        let (revision, key, deleted) = (change.revision, Arc::clone(&change.key), change.deleted);
+        Ok(cache::Item::Change(Arc::new(Change { revision, key, now, before, deleted, encoded: Default::default() })))
     }
 
     fn change(&mut self, change: &Change, type_: Type) -> Bytes {

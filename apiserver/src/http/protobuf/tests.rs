@@ -82,7 +82,7 @@ fn full(schema: Schema, seen: &mut Vec<*const Shape>) -> Value {
         Shape::MicroTime => "2026-01-02T03:04:05.000006Z".into(),
         Shape::Quantity => "1500m".into(),
         Shape::IntOrText => "50%".into(),
-        Shape::Any => json!({"type": "string"}),
+        Shape::Any | Shape::TypeOrOther(_) => json!({"type": "string"}),
         Shape::Type(_) => {
             let fields = schema.fields().map(|(name, field)| (name.to_owned(), full(field, seen)));
             Value::Object(fields.filter(|(_, value)| !value.is_null()).collect())

@@ -154,7 +154,7 @@ impl<'s> Schema<'s> {
             Shape::Bool => allowed.scalar = Some(Scalar::Bool),
             Shape::Int32 | Shape::Int64 | Shape::Float => allowed.scalar = Some(Scalar::Number),
             Shape::Time | Shape::MicroTime | Shape::Quantity | Shape::IntOrText => allowed.scalar = Some(Scalar::Untyped),
-            Shape::Any => return Schema::Whole.allowed(),
+            Shape::Any | Shape::TypeOrOther(_) => return Schema::Whole.allowed(),
         }
         allowed
     }

@@ -115,6 +115,7 @@ pub struct ApiServer {
     pub(crate) registry: Registry,
     /// Webhooks and policies, compiled.
     pub(crate) registrations: crate::admission::dynamic::Registrations,
+    pub(crate) documents: crate::openapi::Cache,
     pub(crate) served: crate::custom_resources::Served,
     bootstrapped: AtomicBool,
     closing: CancellationToken,
@@ -157,6 +158,7 @@ impl ApiServer {
             ruled: crate::admission::Ruled::default(),
             registry,
             registrations: Default::default(),
+            documents: crate::openapi::Cache::default(),
             served: crate::custom_resources::Served::default(),
             bootstrapped: AtomicBool::new(false),
             closing: CancellationToken::new(),

@@ -242,7 +242,7 @@ async fn dispatch(server: Arc<ApiServer>, user: User, info: RequestInfo, parts: 
         if let Some(response) = health::respond(&server, &info).await {
             return response;
         }
-        if let Some(response) = crate::openapi::respond(&parts).await {
+        if let Some(response) = crate::openapi::respond(&server, &parts).await {
             return response;
         }
         return crate::discovery::respond(&server, &parts).unwrap_or_else(|| Ok(respond::page_not_found()));

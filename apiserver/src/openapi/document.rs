@@ -38,14 +38,17 @@ impl Version {
 pub struct Source {
     strategies: Vec<Arc<dyn Strategy>>,
     definitions: Map<String, Value>,
+    /// The schemas of custom kinds, as their definitions have them.
+    custom: BTreeMap<String, Value>,
     operations: Vec<Operation>,
     /// The name of each kind's type.
     types: BTreeMap<(&'static str, &'static str, &'static str), String>,
 }
 
 impl Source {
-    pub fn collect() -> Self {
-        let strategies = crate::resources::builtin();
+    pub fn collect(custom_kinds: Vec<Arc<dyn Strategy>>) -> Self {
+        let custom = custom_kinds.iter().filter_map(|kind| Some((kind.schema_name(), kind.custom()?.source.clone()))).collect();
+        let strategies: Vec<Arc<dyn Strategy>> = crate::resources::builtin().into_iter().chain(custom_kinds).collect();
         let mut definitions = super::schema::definitions();
         // No type of k8s-openapi is a patch.
         let about = "A change: a JSON patch, a merge patch or a strategic merge patch, as its content type says.";
@@ -74,7 +77,7 @@ impl Source {
             types.insert(kind, name.to_owned());
         }
         let operations = operations::all(&strategies);
-        Source { strategies, definitions, operations, types }
+        Source { strategies, definitions, custom, operations, types }
     }
 
     /// The groups and versions that have a document of their own, by path: `api/v1`, `apis/apps/v1`.
@@ -112,7 +115,11 @@ impl Source {
     /// The document of everything.
     pub fn v2(&self) -> Value {
         let operations: Vec<&Operation> = self.operations.iter().collect();
-        let schemas = self.definitions.keys().filter_map(|name| Some((name.clone(), self.schema(name, Version::V2)?)));
+        let schemas = self
+            .definitions
+            .keys()
+            .chain(self.custom.keys())
+            .filter_map(|name| Some((name.clone(), self.schema(name, Version::V2)?)));
         let definitions: Map<String, Value> = schemas.collect();
         json!({
             "swagger": "2.0", "info": {"title": TITLE, "version": version()},
@@ -122,6 +129,12 @@ impl Source {
 
     /// The schema of a type, with all that the definitions of k8s-openapi lack.
     fn schema(&self, name: &str, version: Version) -> Option<Value> {
+        if let Some(source) = self.custom.get(name) {
+            let mut schema = custom_schema(source, version);
+            let kinds: Vec<Value> = self.kinds_of(name).into_iter().map(group_version_kind).collect();
+            schema["x-kubernetes-group-version-kind"] = kinds.into();
+            return Some(schema);
+        }
         let mut schema = convert(self.definitions.get(name)?, version);
         match (name.rsplit('.').next()?, version) {
             ("Quantity", Version::V2) => schema["type"] = json!("string"),
@@ -228,6 +241,53 @@ impl Source {
         }
         written
     }
+}
+
+/// What clients are told of a custom kind: its schema, and what every object has.
+fn custom_schema(source: &Value, version: Version) -> Value {
+    let mut schema = source.clone();
+    if version == Version::V2 {
+        without_values(&mut schema, true);
+    }
+    if !schema["properties"].is_object() {
+        schema["properties"] = json!({});
+    }
+    let kind = "Kind is a string value representing the REST resource this object represents. Servers may infer this from the endpoint the client submits requests to. Cannot be updated. In CamelCase. More info: https://git.k8s.io/community/contributors/devel/sig-architecture/api-conventions.md#types-kinds";
+    let api_version = "APIVersion defines the versioned schema of this representation of an object. Servers should convert recognized schemas to the latest internal value, and may reject unrecognized values. More info: https://git.k8s.io/community/contributors/devel/sig-architecture/api-conventions.md#resources";
+    let metadata = "Standard object's metadata. More info: https://git.k8s.io/community/contributors/devel/sig-architecture/api-conventions.md#metadata";
+    schema["properties"]["kind"] = json!({"type": "string", "description": kind});
+    schema["properties"]["apiVersion"] = json!({"type": "string", "description": api_version});
+    let reference = version.reference(&format!("{META}.ObjectMeta"));
+    schema["properties"]["metadata"] = match version {
+        Version::V2 => json!({"$ref": reference["$ref"], "description": metadata}),
+        Version::V3 => json!({"allOf": [reference], "description": metadata}),
+    };
+    schema["type"] = "object".into();
+    schema
+}
+
+/// Version 2 has no alternatives and no nulls. Clients of it refuse fields that they don't know, so that nothing is said of what
+/// may have any, nor of what may be null.
+fn without_values(schema: &mut Value, root: bool) {
+    let Some(map) = schema.as_object_mut() else { return };
+    let open = map.get("x-kubernetes-preserve-unknown-fields") == Some(&Value::Bool(true));
+    let nullable = map.remove("nullable") == Some(Value::Bool(true));
+    let either = map.get("x-kubernetes-int-or-string") == Some(&Value::Bool(true));
+    for field in ["anyOf", "oneOf", "allOf", "not", "default"] {
+        map.remove(field);
+    }
+    if open || nullable || either {
+        for field in ["type", "items", "properties", "additionalProperties"] {
+            if !(root && field == "type") {
+                map.remove(field);
+            }
+        }
+    }
+    for field in ["items", "additionalProperties"] {
+        map.get_mut(field).into_iter().for_each(|schema| without_values(schema, false));
+    }
+    let properties = map.get_mut("properties").and_then(Value::as_object_mut);
+    properties.into_iter().flat_map(Map::values_mut).for_each(|schema| without_values(schema, false));
 }
 
 /// The version of the API that is served: that of the types.

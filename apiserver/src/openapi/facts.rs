@@ -29,7 +29,7 @@ const EXTENSIONS: [&str; 5] = ["list-type", "list-map-keys", "map-type", "patch-
 #[test]
 fn fields_merge_as_in_kubernetes() {
     let Some(facts) = facts() else { return };
-    let document = Source::collect().v2();
+    let document = Source::collect(vec![]).v2();
     let ours = document["definitions"].as_object().unwrap();
     let (mut compared, mut wrong) = (0, vec![]);
     for (name, theirs) in facts["definitions"].as_object().unwrap() {
@@ -60,7 +60,7 @@ const CHANGED_SINCE: [(&str, &str); 1] = [("io.k8s.api.core.v1.NodeAllocatableRe
 #[test]
 fn fields_and_kinds_are_kubernetes_own() {
     let Some(facts) = facts() else { return };
-    let document = Source::collect().v2();
+    let document = Source::collect(vec![]).v2();
     let ours = document["definitions"].as_object().unwrap();
     let mut wrong = vec![];
     for strategy in crate::resources::builtin() {
@@ -133,7 +133,7 @@ fn operations_are_kubernetes_own() {
 
 #[test]
 fn documents_hold_together() {
-    let source = Source::collect();
+    let source = Source::collect(vec![]);
     for (path, home) in source.homes() {
         let document = source.v3(home);
         let schemas = document["components"]["schemas"].as_object().unwrap();

@@ -18,7 +18,7 @@ pub use conform::word;
 pub use decode::{Expected, decode, decode_as};
 pub(crate) use decode::{read_document, read_json_document};
 pub use schema::Schema;
-pub use serve::respond;
+pub use serve::{Cache, respond};
 
 use crate::http::error::Status;
 use crate::kind::Strategy;

@@ -2,8 +2,11 @@
 //! compressed: a tenth of what they would take.
 
 use crate::http::error::Status;
+use crate::kind::Strategy;
 use crate::openapi::document::Source;
 use crate::openapi::protobuf;
+use crate::registry::Resources;
+use crate::server::ApiServer;
 use axum::body::Body;
 use axum::response::Response;
 use bytes::Bytes;
@@ -12,11 +15,12 @@ use flate2::read::GzDecoder;
 use flate2::write::GzEncoder;
 use http::request::Parts;
 use http::{HeaderValue, StatusCode, header};
+use parking_lot::Mutex;
 use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
-use std::sync::OnceLock;
+use std::sync::{Arc, LazyLock};
 
 const JSON: &str = "application/json";
 const V2_PROTOBUF: &str = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf";
@@ -45,10 +49,32 @@ struct Documents {
     v3: BTreeMap<String, Document>,
 }
 
-fn documents() -> &'static Documents {
-    static DOCUMENTS: OnceLock<Documents> = OnceLock::new();
-    DOCUMENTS.get_or_init(|| {
-        let source = Source::collect();
+/// The documents of what is served; made anew when that has changed and somebody asks.
+#[derive(Default)]
+pub struct Cache(Mutex<Option<(Arc<Resources>, Arc<Documents>)>>);
+
+impl Cache {
+    fn of(&self, resources: Arc<Resources>) -> Arc<Documents> {
+        let custom: Vec<Arc<dyn Strategy>> =
+            resources.all.iter().filter(|strategy| strategy.custom().is_some()).cloned().collect();
+        if custom.is_empty() {
+            static BUILTIN: LazyLock<Arc<Documents>> = LazyLock::new(|| Arc::new(Documents::new(vec![])));
+            return Arc::clone(&BUILTIN);
+        }
+        // Who asks meanwhile waits for the same.
+        let mut kept = self.0.lock();
+        if let Some((_, documents)) = kept.as_ref().filter(|(of, _)| Arc::ptr_eq(of, &resources)) {
+            return Arc::clone(documents);
+        }
+        let documents = Arc::new(Documents::new(custom));
+        *kept = Some((resources, Arc::clone(&documents)));
+        documents
+    }
+}
+
+impl Documents {
+    fn new(custom: Vec<Arc<dyn Strategy>>) -> Documents {
+        let source = Source::collect(custom);
         let v3: BTreeMap<String, Document> = source
             .homes()
             .into_iter()
@@ -63,17 +89,18 @@ fn documents() -> &'static Documents {
         let index = Document::new(json!({"paths": paths}).to_string().as_bytes());
         let v2 = source.v2();
         Documents { v2_protobuf: Document::new(&protobuf::encode(&v2)), v2: Document::new(v2.to_string().as_bytes()), index, v3 }
-    })
+    }
 }
 
 /// Answers a GET below `/openapi`; `None` for any other path.
-pub async fn respond(request: &Parts) -> Option<Result<Response, Status>> {
+pub async fn respond(server: &Arc<ApiServer>, request: &Parts) -> Option<Result<Response, Status>> {
     let path = request.uri.path().strip_prefix("/openapi/")?.trim_end_matches('/').to_owned();
     if path != "v2" && path != "v3" && !path.starts_with("v3/") {
         return None;
     }
     // To make them takes a moment, once.
-    let documents = tokio::task::spawn_blocking(documents).await;
+    let asked = Arc::clone(server);
+    let documents = tokio::task::spawn_blocking(move || asked.documents.of(asked.registry.current())).await;
     let documents = match documents {
         Ok(documents) => documents,
         Err(error) => return Some(Err(Status::internal(&error))),

@@ -74,7 +74,7 @@ pub fn is_of_the_kind(context: &AdmissionContext<'_>) -> bool {
 
 /// The object in the form in which it was sent: a write to `scale` shows a Scale.
 pub fn shown(context: &AdmissionContext<'_>, object: &Value) -> Value {
-    if context.subresource == "scale" { scale::of(object) } else { object.clone() }
+    if context.subresource == "scale" { scale::of(context.strategy, object) } else { object.clone() }
 }
 
 /// What was changed of the shown form.

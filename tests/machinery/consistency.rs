@@ -267,7 +267,7 @@ async fn run(cluster: Private) {
     let start = revision(&replicas.read(0, PATH).await.expect(200));
     let last = Arc::new(RwLock::new(None));
     let watchers: Vec<_> = (0..WATCHERS).map(|n| tokio::spawn(watch(replicas.clone(), n, start, last.clone()))).collect();
-    let rng = |n: usize| StdRng::seed_from_u64(seed ^ (n as u64) << 32);
+    let rng = move |n: usize| StdRng::seed_from_u64(seed ^ (n as u64) << 32);
     let writers: Vec<_> = (0..WRITERS).map(|n| tokio::spawn(write(replicas.clone(), n, rng(n)))).collect();
     let busy = Arc::new(AtomicBool::new(true));
     let killer = {

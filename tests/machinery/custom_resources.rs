@@ -147,9 +147,8 @@ async fn status_and_scale_are_apart() {
     let patched = server.patch(&one, json!({"status": {"replicas": 9}, "spec": {"replicas": 3}})).await.expect(200);
     assert!(patched.get("status").is_none());
     assert_eq!(patched["metadata"]["generation"], 2);
-    let patched =
-        server.patch(&format!("{one}/status"), json!({"status": {"replicas": 1, "selector": "a=b"}, "spec": {"replicas": 7}}));
-    let patched = patched.await.expect(200);
+    let both = json!({"status": {"replicas": 1, "selector": "a=b"}, "spec": {"replicas": 7}});
+    let patched = server.patch(&format!("{one}/status"), both).await.expect(200);
     assert_eq!((&patched["status"]["replicas"], &patched["spec"]["replicas"]), (&json!(1), &json!(3)));
     assert_eq!(patched["metadata"]["generation"], 2);
     let scale = server.get(&format!("{one}/scale")).await.expect(200);

@@ -159,9 +159,6 @@ fn shown(body: &[u8]) -> String {
 }
 
 fn read_json(body: &[u8], duplicates: &RefCell<Vec<String>>) -> Result<Value, String> {
-    if is_deep(body) {
-        return Err(format!("couldn't get version/kind; json parse error: it is nested more than {DEPTH_MAX} deep"));
-    }
     let mut deserializer = serde_json::Deserializer::from_slice(body);
     let value = Reader { path: &Path::Root, duplicates }.deserialize(&mut deserializer);
     value.and_then(|value| deserializer.end().map(|()| value)).map_err(|error| {
@@ -171,29 +168,6 @@ fn read_json(body: &[u8], duplicates: &RefCell<Vec<String>>) -> Result<Value, St
         };
         format!("couldn't get version/kind; json parse error: {why}")
     })
-}
-
-/// Objects and lists within each other. Each takes some stack, and the parser's own limit is for callers that take less.
-const DEPTH_MAX: usize = 64;
-
-fn is_deep(json: &[u8]) -> bool {
-    let (mut depth, mut text, mut escaped) = (0_usize, false, false);
-    for byte in json {
-        match byte {
-            _ if escaped => escaped = false,
-            b'\\' if text => escaped = true,
-            b'"' => text = !text,
-            b'{' | b'[' if !text => {
-                depth += 1;
-                if depth > DEPTH_MAX {
-                    return true;
-                }
-            }
-            b'}' | b']' if !text => depth = depth.saturating_sub(1),
-            _ => {}
-        }
-    }
-    false
 }
 
 fn read_yaml(body: &[u8], duplicates: &RefCell<Vec<String>>) -> Result<Value, String> {
@@ -241,7 +215,6 @@ impl Path<'_> {
     }
 
     fn within(&self) -> bool {
-        // Only every so often: it is a walk up.
         self.depth() <= DEPTH_MAX
     }
 }

@@ -26,7 +26,7 @@ impl Cluster {
         let folder = tempfile::Builder::new().prefix("slipway-it-").tempdir().expect("a temporary folder");
         open_to_all(folder.path());
         let private = Private::start(&folder.path().join("postgres")).await.expect("Postgres starts");
-        let cluster = Arc::new(Cluster { private, folder: folder });
+        let cluster = Arc::new(Cluster { private, folder });
         *shared = Arc::downgrade(&cluster);
         cluster
     }

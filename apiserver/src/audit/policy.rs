@@ -174,7 +174,8 @@ impl Rule {
         if self.level.is_none() {
             return Err("level: Required value".into());
         }
-        if !self.non_resource_urls.is_empty() && !(self.resources.is_empty() && self.namespaces.is_empty()) {
+        let of_resources = !self.resources.is_empty() || !self.namespaces.is_empty();
+        if !self.non_resource_urls.is_empty() && of_resources {
             return Err("nonResourceURLs: rules cannot apply to both regular resources and non-resource URLs".into());
         }
         for url in &self.non_resource_urls {

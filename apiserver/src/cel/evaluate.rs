@@ -302,24 +302,24 @@ impl<'f, 'a> Frame<'f, 'a> {
     }
 
     fn turns(&mut self, each: &'f Loop, range: &Value<'a>) -> Result<Value<'a>, Error> {
+        // Of a list, the places: what stands there is looked up when its turn comes.
         let keys = match range {
-            Value::List(_) => vec![],
+            Value::List(list) => (0..list.len()).map(|index| Value::Int(index as i64)).collect(),
             Value::Map(map) => map.keys(),
             _ => return Err(Error::no_overload()),
         };
-        let count = if let Value::List(list) = range { list.len() } else { keys.len() };
         let depth = self.variables.len();
         let mut turn = Turn::default();
-        for index in 0..count {
+        for (index, key) in keys.into_iter().enumerate() {
             self.charge(TURN_COST)?;
             self.variables.truncate(depth);
             let (first, second) = match range {
-                Value::List(list) => (Value::Int(index as i64), list.get(index).unwrap_or(Value::Null)),
+                Value::List(list) => (key, list.get(index).unwrap_or(Value::Null)),
                 Value::Map(map) if each.second.is_some() => {
-                    let value = map.get(&keys[index], self).transpose()?;
-                    (keys[index].clone(), value.unwrap_or(Value::Null))
+                    let value = map.get(&key, self).transpose()?;
+                    (key, value.unwrap_or(Value::Null))
                 }
-                _ => (keys[index].clone(), keys[index].clone()),
+                _ => (key.clone(), key),
             };
             match &each.second {
                 Some(name) => {

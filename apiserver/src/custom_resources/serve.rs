@@ -25,8 +25,11 @@ pub(crate) struct Served(parking_lot::Mutex<State>);
 #[derive(Default)]
 struct State {
     revision: Revision,
-    definitions: BTreeMap<Arc<str>, (Revision, Vec<Arc<dyn Strategy>>)>,
+    definitions: BTreeMap<Arc<str>, Known>,
 }
+
+/// The revision of a definition, and the versions that it makes.
+type Known = (Revision, Vec<Arc<dyn Strategy>>);
 
 impl Served {
     /// Makes the served kinds what the snapshot says. An older snapshot than the last changes nothing.

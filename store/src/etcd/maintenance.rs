@@ -96,7 +96,7 @@ impl MaintenanceService for Maintenance {
         let answers = futures::stream::iter(chunks).map(move |from| {
             let to = total.min(from + CHUNK_BYTES);
             let (remaining_bytes, blob) = ((total - to) as u64, file[from..to].to_vec());
-            Ok(SnapshotResponse { header: Some(header.clone()), remaining_bytes, blob, version: VERSION.into() })
+            Ok(SnapshotResponse { header: Some(header), remaining_bytes, blob, version: VERSION.into() })
         });
         Ok(Response::new(answers.boxed()))
     }

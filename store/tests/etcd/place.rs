@@ -32,7 +32,7 @@ pub struct Endpoint {
 
 enum Ends {
     Face { _stop: DropGuard },
-    Etcd { _etcd: Child, _data: tempfile::TempDir },
+    Etcd { _etcd: Box<Child>, _data: tempfile::TempDir },
 }
 
 impl Endpoint {
@@ -59,7 +59,7 @@ impl Endpoint {
         etcd.args(["--listen-client-urls", &format!("http://{client}"), "--advertise-client-urls", &format!("http://{client}")]);
         etcd.args(["--listen-peer-urls", &format!("http://{peer}"), "--unsafe-no-fsync"]);
         let etcd = etcd.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).kill_on_drop(true).spawn().unwrap();
-        let endpoint = Endpoint { address: client, _ends: Ends::Etcd { _etcd: etcd, _data: data } };
+        let endpoint = Endpoint { address: client, _ends: Ends::Etcd { _etcd: Box::new(etcd), _data: data } };
         let ready = async {
             while !endpoint.run(&["endpoint", "health"], "").await.status.success() {
                 tokio::time::sleep(Duration::from_millis(100)).await;

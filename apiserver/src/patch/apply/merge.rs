@@ -58,7 +58,8 @@ fn merge_lists(live: &[Value], config: &[Value], items: &Items<'_>) -> Value {
             if element == other {
                 merged.push(both(other, item));
                 done.insert(other);
-                (left.next(), right.next());
+                left.next();
+                right.next();
                 next_shared = shared.pop_front();
                 continue;
             }

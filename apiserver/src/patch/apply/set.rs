@@ -123,7 +123,8 @@ impl Set {
                     if left.member && right.member || left.below.meets(&right.below) {
                         return true;
                     }
-                    (one.next(), two.next());
+                    one.next();
+                    two.next();
                 }
             }
         }

@@ -127,12 +127,8 @@ async fn carry(socket: WebSocket, backend: TokioIo<hyper::upgrade::Upgraded>) {
     let inwards = async {
         while let Some(Ok(message)) = from_client.next().await {
             match message {
-                Message::Binary(bytes) => {
-                    if writer.write_all(&bytes).await.is_err() {
-                        break;
-                    }
-                }
-                Message::Close(_) => break,
+                Message::Binary(bytes) if writer.write_all(&bytes).await.is_ok() => {}
+                Message::Binary(_) | Message::Close(_) => break,
                 _ => {}
             }
         }

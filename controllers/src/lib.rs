@@ -55,7 +55,7 @@ use tracing::info;
 
 use crate::{
     apply::Writer,
-    caches::Caches,
+    caches::{Caches, Selection},
     recorder::Recorder,
     reflect::Collection,
     resource::Resource,
@@ -158,10 +158,10 @@ pub async fn run(client: kube::Client, options: Options, shutdown: CancellationT
     let writer = Arc::new(Writer { client: client.clone(), recorder });
 
     let mut tasks = tokio::task::JoinSet::new();
-    start_caches(&client, &caches, |_| true, &mut tasks, &shutdown);
+    start_caches(&client, &caches, |_, _| true, &mut tasks, &shutdown);
     tasks.spawn(monitor.run(shutdown.clone()));
     tasks.spawn(counting.run(shutdown.clone()));
-    if shutdown.run_until_cancelled(synced(&caches, |_| true)).await.is_some() {
+    if shutdown.run_until_cancelled(synced(&caches, |_, _| true)).await.is_some() {
         info!(controllers = running.len(), "the caches are filled; the controllers start");
         for one in running {
             tasks.spawn(one.work(caches.clone(), writer.clone(), shutdown.clone()));
@@ -171,16 +171,19 @@ pub async fn run(client: kube::Client, options: Options, shutdown: CancellationT
     Ok(())
 }
 
-/// Watches the kinds that `wanted` chooses.
+/// Which caches somebody needs.
+type Wanted = fn(&Resource, &Selection) -> bool;
+
+/// Watches what `wanted` chooses.
 fn start_caches(
     client: &kube::Client,
     caches: &Arc<Caches>,
-    wanted: fn(&Resource) -> bool,
+    wanted: Wanted,
     tasks: &mut tokio::task::JoinSet<()>,
     shutdown: &CancellationToken,
 ) {
     for (index, (cache, selection)) in caches.all().into_iter().enumerate() {
-        if !wanted(cache.resource()) {
+        if !wanted(cache.resource(), &selection) {
             continue;
         }
         let collection = Collection {
@@ -196,8 +199,8 @@ fn start_caches(
     }
 }
 
-async fn synced(caches: &Caches, wanted: fn(&Resource) -> bool) {
-    for (cache, _) in caches.all().into_iter().filter(|(cache, _)| wanted(cache.resource())) {
+async fn synced(caches: &Caches, wanted: Wanted) {
+    for (cache, _) in caches.all().into_iter().filter(|(cache, selection)| wanted(cache.resource(), selection)) {
         let _ = cache.synced().wait_for(|synced| *synced).await;
     }
 }

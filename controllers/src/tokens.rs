@@ -169,7 +169,7 @@ mod tests {
         let mut world = World::default();
         let secret = world.put::<Secret>(SECRET);
         let gone = expect![[r#"
-            delete Secret default/s: its service account is gone
+            delete Secret default/s (its service account is gone)
         "#]];
         gone.assert_eq(&controller().decide(&secret, &world.caches).to_string());
         world.put::<ServiceAccount>("metadata: {name: robot}");

@@ -55,16 +55,22 @@ const fn atomic_but_merged(merge_key: &'static str) -> Rule {
     Rule { list: Some(Atomic), atomic_map: false, granular_map: false, strategy: "merge", merge_key }
 }
 
+/// `core.v1.Pod` of a type's full name.
+fn short_name(type_name: &str) -> Option<&str> {
+    const ROOTS: [&str; 3] = ["io.k8s.api.", "io.k8s.apimachinery.pkg.apis.", "io.k8s.apiextensions-apiserver.pkg.apis."];
+    ROOTS.iter().find_map(|root| type_name.strip_prefix(root))
+}
+
 /// The rule of a field; that of most fields is that there is none.
 pub fn field(type_name: &str, field: &str) -> Rule {
-    let short = type_name.strip_prefix("io.k8s.api.").or_else(|| type_name.strip_prefix("io.k8s.apimachinery.pkg.apis."));
+    let short = short_name(type_name);
     let fields = short.and_then(|short| FIELDS.iter().find(|(name, _)| *name == short)).map(|(_, fields)| *fields);
     fields.unwrap_or(&[]).iter().find(|(name, _)| *name == field).map(|(_, rule)| *rule).unwrap_or_default()
 }
 
 /// Whether values of the type have one owner as a whole.
 pub fn is_atomic(type_name: &str) -> bool {
-    let short = type_name.strip_prefix("io.k8s.api.").or_else(|| type_name.strip_prefix("io.k8s.apimachinery.pkg.apis."));
+    let short = short_name(type_name);
     short.is_some_and(|short| ATOMIC_TYPES.contains(&short))
 }
 
@@ -99,7 +105,7 @@ const ATOMIC_TYPES: &[&str] = &[
 
 /// Whether Go's zero value of the type has the field: a struct that is no pointer. Nobody owns it by writing what is in it.
 pub fn is_inline(type_name: &str, field: &str) -> bool {
-    let short = type_name.strip_prefix("io.k8s.api.").unwrap_or(type_name);
+    let short = short_name(type_name).unwrap_or(type_name);
     match field {
         "metadata" | "status" => true,
         "spec" => short != "core.v1.PersistentVolumeClaimTemplate",
@@ -108,6 +114,8 @@ pub fn is_inline(type_name: &str, field: &str) -> bool {
 }
 
 const INLINE: &[(&str, &[&str])] = &[
+    ("apiextensions.v1.CustomResourceDefinitionSpec", &["names"]),
+    ("apiextensions.v1.CustomResourceDefinitionStatus", &["acceptedNames"]),
     ("apps.v1.DaemonSetSpec", &["template", "updateStrategy"]),
     ("apps.v1.DeploymentSpec", &["strategy", "template"]),
     ("apps.v1.ReplicaSetSpec", &["template"]),
@@ -127,12 +135,22 @@ pub fn is_optional(type_name: &str, field: &str) -> bool {
     let short = type_name.strip_prefix("io.k8s.api.").unwrap_or(type_name);
     match field {
         "metadata" => short != "core.v1.Event",
-        "spec" => ["apps.v1.DaemonSet", "apps.v1.Deployment", "apps.v1.ReplicaSet"].contains(&short),
+        "spec" => UNSPECIFIED.contains(&short),
+        "type" => ["flowcontrol.v1.FlowSchemaCondition", "flowcontrol.v1.PriorityLevelConfigurationCondition"].contains(&short),
+        "limitResponse" => short == "flowcontrol.v1.LimitedPriorityLevelConfiguration",
         "data" => short == "apps.v1.ControllerRevision",
         "name" => NAMED_OR_EMPTY.contains(&short),
         _ => false,
     }
 }
+
+const UNSPECIFIED: &[&str] = &[
+    "apps.v1.DaemonSet",
+    "apps.v1.Deployment",
+    "apps.v1.ReplicaSet",
+    "flowcontrol.v1.FlowSchema",
+    "flowcontrol.v1.PriorityLevelConfiguration",
+];
 
 /// References whose name may be left out, for the sake of clients older than the check.
 const NAMED_OR_EMPTY: &[&str] = &[
@@ -200,6 +218,23 @@ const FIELDS: &[(&str, Fields)] = &[
     ("admissionregistration.v1.ValidatingAdmissionPolicyStatus", &[("conditions", keyed(&["type"]))]),
     ("admissionregistration.v1.ValidatingWebhook", WEBHOOK),
     ("admissionregistration.v1.ValidatingWebhookConfiguration", WEBHOOKS),
+    ("apiextensions.v1.CustomResourceDefinitionNames", &[("categories", ATOMIC), ("shortNames", ATOMIC)]),
+    ("apiextensions.v1.CustomResourceDefinitionSpec", &[("versions", ATOMIC)]),
+    ("apiextensions.v1.CustomResourceDefinitionStatus", &[("conditions", keyed(&["type"])), ("storedVersions", ATOMIC)]),
+    ("apiextensions.v1.CustomResourceDefinitionVersion", &[("additionalPrinterColumns", ATOMIC), ("selectableFields", ATOMIC)]),
+    (
+        "apiextensions.v1.JSONSchemaProps",
+        &[
+            ("allOf", ATOMIC),
+            ("anyOf", ATOMIC),
+            ("enum", ATOMIC),
+            ("oneOf", ATOMIC),
+            ("required", ATOMIC),
+            ("x-kubernetes-list-map-keys", ATOMIC),
+            ("x-kubernetes-validations", merged(&["rule"])),
+        ],
+    ),
+    ("apiextensions.v1.WebhookConversion", &[("conversionReviewVersions", ATOMIC)]),
     ("apps.v1.DaemonSetStatus", CONDITIONS),
     ("apps.v1.DeploymentSpec", &[("strategy", RETAINED)]),
     ("apps.v1.DeploymentStatus", CONDITIONS),

@@ -124,11 +124,11 @@ pub fn definitions() -> Map<String, Value> {
 
 impl Schemas {
     fn from_definitions(definitions: &Map<String, Value>) -> Schemas {
-        let names = definitions.iter().filter(|(_, schema)| schema.get("properties").is_some_and(Value::is_object));
+        let names = definitions.iter().filter(|(name, schema)| properties(name, schema).is_some());
         let by_name: HashMap<Box<str>, u32> = names.zip(0..).map(|((name, _), number)| (name.as_str().into(), number)).collect();
         let mut types: Vec<Type> = vec![];
         for (name, schema) in definitions {
-            let Some(properties) = schema.get("properties").and_then(Value::as_object) else { continue };
+            let Some(properties) = properties(name, schema) else { continue };
             let mut fields: Vec<Field> = properties
                 .iter()
                 .map(|(field, schema)| Field {
@@ -155,6 +155,16 @@ impl Schemas {
     pub fn types(&self) -> impl Iterator<Item = &Type> {
         self.types.iter()
     }
+}
+
+/// The fields of a type. One of Kubernetes' own may have none: its being there says everything.
+fn properties<'s>(name: &str, schema: &'s Value) -> Option<&'s Map<String, Value>> {
+    static NONE: LazyLock<Map<String, Value>> = LazyLock::new(Map::new);
+    if let Some(properties) = schema.get("properties") {
+        return properties.as_object();
+    }
+    let empty = schema["type"] == "object" && schema.get("additionalProperties").is_none();
+    (empty && name.starts_with("io.k8s.api.")).then_some(&NONE)
 }
 
 fn shape_of(schema: &Value, definitions: &Map<String, Value>, types: &HashMap<Box<str>, u32>) -> Shape {

@@ -23,7 +23,7 @@ use tracing::info;
 use self::inventory::{Catalogue, Inventory};
 use crate::{
     apply::Writer,
-    caches::Caches,
+    caches::{Caches, Selection},
     recorder::Recorder,
     resource::Resource,
     run::{Controller, Running},
@@ -111,8 +111,10 @@ pub async fn run(client: kube::Client, provider: Arc<dyn Provider>, options: Opt
     while tasks.join_next().await.is_some() {}
 }
 
-fn is_watched(resource: &Resource) -> bool {
-    KINDS.contains(&resource.plural.as_ref())
+/// Of Secrets only those with which machines join: the cloud's controllers may not read others.
+fn is_watched(resource: &Resource, selection: &Selection) -> bool {
+    let plural = resource.plural.as_ref();
+    KINDS.contains(&plural) && (plural != "secrets" || selection.namespace == machine::TOKENS_NAMESPACE)
 }
 
 fn signed(duration: Duration) -> SignedDuration {

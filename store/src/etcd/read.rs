@@ -213,17 +213,18 @@ impl<'a> View<'a> {
     }
 }
 
+/// By version, revision of creation, of change, or by value; in both directions what is equal stays in the order of the keys.
 fn sort(kvs: &mut [KeyValue], request: &RangeRequest) {
-    if request.sort_target != SORT_KEY {
-        // By revision of creation, of change, by version or by value; what is equal stays in the order of the keys.
-        match request.sort_target {
-            1 => kvs.sort_by_key(|kv| kv.version),
-            2 => kvs.sort_by_key(|kv| kv.create_revision),
-            3 => kvs.sort_by_key(|kv| kv.mod_revision),
-            _ => kvs.sort_by(|a, b| a.value.cmp(&b.value)),
-        }
-    }
+    let order = |one: &KeyValue, other: &KeyValue| match request.sort_target {
+        SORT_KEY => one.key.cmp(&other.key),
+        1 => one.version.cmp(&other.version),
+        2 => one.create_revision.cmp(&other.create_revision),
+        3 => one.mod_revision.cmp(&other.mod_revision),
+        _ => one.value.cmp(&other.value),
+    };
     if request.sort_order == SORT_DESCEND {
-        kvs.reverse();
+        kvs.sort_by(|one, other| order(other, one));
+    } else if request.sort_target != SORT_KEY {
+        kvs.sort_by(order);
     }
 }

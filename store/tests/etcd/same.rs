@@ -2,7 +2,7 @@
 //!
 //! The revisions are others, but in the same order: both are written as the number of the write that made them.
 
-use super::place::{Endpoint, folder, installed};
+use super::place::{Endpoint, NEVER, folder, installed};
 use etcd_client::{
     Client, Compare, CompareOp, DeleteOptions, Error, GetOptions, GetResponse, KeyValue, PutOptions, SortOrder, SortTarget, Txn,
     TxnOp, TxnOpResponse,
@@ -11,7 +11,7 @@ use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-const STEPS: usize = 600;
+const STEPS: usize = 690;
 
 /// The revision of one write, in etcd and in the face.
 type Both = [i64; 2];
@@ -272,6 +272,7 @@ fn translate(text: &str, writes: &[Both], side: usize) -> String {
         let write = number.parse().ok().and_then(|number: i64| writes.iter().position(|write| write[side] == number));
         match write {
             Some(write) => translated += &format!("#{write}{rest}"),
+            None if number == "0" => translated += &format!("none{rest}"),
             None => translated += &format!("{number}?{side}{rest}"),
         }
     }
@@ -292,10 +293,12 @@ async fn compare(face: Endpoint) {
     let first = Op::Put { key: b"first".to_vec(), value: "0".into(), prev: false };
     let both = [run(&mut clients[0], &first, 0).await.revision, run(&mut clients[1], &first, 1).await.revision];
     let mut maker = Maker { rng: StdRng::seed_from_u64(seed), writes: vec![both] };
+    let mut compacted = 0;
     for step in 0..STEPS {
         if step % 100 == 99 {
             // Reads before this are refused by both; a write comes after it, for what is the newest to have a number.
-            let at = maker.writes[maker.writes.len() - 10];
+            compacted = maker.writes.len() - 10;
+            let at = maker.writes[compacted];
             for side in 0..2 {
                 clients[side].compact(at[side], None).await.unwrap();
             }
@@ -310,7 +313,7 @@ async fn compare(face: Endpoint) {
     }
     assert!(maker.writes.len() > STEPS / 5, "most of it was refused");
     // One watch over all of it that is left, transactions and all.
-    let from = maker.writes[maker.writes.len() - 60];
+    let from = maker.writes[compacted + 1];
     let mut histories = vec![];
     for side in 0..2 {
         let options = etcd_client::WatchOptions::new().with_all_keys().with_start_revision(from[side]).with_prev_key();
@@ -318,7 +321,8 @@ async fn compare(face: Endpoint) {
         let last = maker.writes[maker.writes.len() - 1][side];
         let (mut history, mut reached) = (vec![], 0);
         while reached < last {
-            let response = watch.message().await.unwrap().unwrap();
+            let response = tokio::time::timeout(NEVER, watch.message()).await.expect("an event comes").unwrap().unwrap();
+            assert!(!response.canceled(), "{}", response.cancel_reason());
             for event in response.events() {
                 let kv = event.kv().unwrap();
                 reached = kv.mod_revision();

@@ -270,13 +270,16 @@ mod tests {
     }
 
     proptest! {
+        // Few rules that are thought up are covered by others.
+        #![proptest_config(ProptestConfig::with_cases(1024))]
+
         /// Nobody gets by a grant what the one who grants may not do himself.
         #[test]
         fn who_misses_nothing_may_do_all_of_it(
-            held in proptest::collection::vec(any_rule(), 0..4),
-            wanted in proptest::collection::vec(any_rule(), 1..3),
+            held in proptest::collection::vec(any_rule(), 1..4),
+            mut wanted in proptest::collection::vec(any_rule(), 1..6),
         ) {
-            prop_assume!(missing(&held, &wanted).is_empty());
+            wanted.retain(|rule| missing(&held, std::slice::from_ref(rule)).is_empty());
             for verb in ["get", "list", "delete"] {
                 for group in ["", "apps", "batch"] {
                     for (resource, subresource) in [("pods", ""), ("pods", "log"), ("secrets", ""), ("secrets", "log"), ("jobs", "")] {

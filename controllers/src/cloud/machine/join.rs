@@ -17,7 +17,7 @@ use crate::{
     resource::Object,
 };
 
-const NAMESPACE: &str = "kube-system";
+pub(in crate::cloud) const NAMESPACE: &str = "kube-system";
 const TOKEN_TYPE: &str = "bootstrap.kubernetes.io/token";
 const ALPHABET: &[u8; 36] = b"0123456789abcdefghijklmnopqrstuvwxyz";
 

@@ -20,6 +20,7 @@ use slipway_api::{
 use slipway_cloud::{Error, Provider};
 use tokio::time::Instant;
 
+pub(super) use self::join::NAMESPACE as TOKENS_NAMESPACE;
 use self::life::{Next, View};
 use super::{
     Options,

@@ -17,6 +17,7 @@ mod lifecycle;
 mod machine;
 mod machines;
 mod namespaces;
+mod operator;
 mod pods;
 mod rbac;
 mod rollouts;

@@ -30,6 +30,7 @@ pub use k8s_openapi::api::networking::v1 as networking;
 pub use k8s_openapi::api::node::v1 as node;
 pub use k8s_openapi::api::policy::v1 as policy;
 pub use k8s_openapi::api::rbac::v1 as rbac;
+pub use k8s_openapi::api::resource::v1 as resource;
 pub use k8s_openapi::api::scheduling::v1 as scheduling;
 pub use k8s_openapi::api::storage::v1 as storage;
 pub use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1 as apiextensions;

@@ -4,7 +4,9 @@ use crate::flow_control;
 use crate::http::authenticate::User;
 use crate::http::error::Status;
 use crate::kind::Strategy;
+use crate::resources::addresses;
 use crate::server::ApiServer;
+use crate::verbs::object_meta::timestamp;
 use crate::verbs::{Preconditions, Target, create_object, guaranteed_update};
 use http::StatusCode;
 use serde_json::{Value, json};
@@ -35,6 +37,7 @@ pub async fn run(server: &ApiServer) -> Result<(), Status> {
     }
     crate::authorization::policy::run(server).await?;
     publish_authentication(server).await?;
+    publish_service_range(server).await?;
     if let Some(advertise) = server.options.advertise {
         let (address, port) = (advertise.ip(), advertise.port());
         let service_ip = first_address(&server.options.service_cidr);
@@ -99,6 +102,29 @@ async fn publish_authentication(server: &ApiServer) -> Result<(), Status> {
     let anything = Preconditions::default();
     let changed = guaranteed_update(&target, &anything, |mut old| {
         old["data"] = data.clone();
+        Ok(old)
+    });
+    changed.await.map(|_| ())
+}
+
+/// Tells of the range that Services get their addresses from. It is taken from the options and not from the object, which is
+/// there to be read.
+async fn publish_service_range(server: &ApiServer) -> Result<(), Status> {
+    let Some(range) = addresses::canonical(&server.options.service_cidr) else { return Ok(()) };
+    let resource = ("networking.k8s.io", "v1", "servicecidrs");
+    ensure(server, resource, "", json!({"metadata": {"name": "kubernetes"}, "spec": {"cidrs": [range]}})).await?;
+    let Some(strategy) = server.strategy(resource.0, resource.1, resource.2) else { return Ok(()) };
+    let user = User::apiserver();
+    let target = Target::new(server, &*strategy, &user, "", "kubernetes");
+    let anything = Preconditions::default();
+    let changed = guaranteed_update(&target, &anything, |mut old| {
+        let told = old["status"]["conditions"].as_array().is_some_and(|all| all.iter().any(|one| one["type"] == "Ready"));
+        if !told && old["spec"]["cidrs"] == json!([range]) {
+            old["status"] = json!({"conditions": [{
+                "type": "Ready", "status": "True", "reason": "", "message": "Kubernetes default Service CIDR is ready",
+                "lastTransitionTime": timestamp(jiff::Timestamp::now()),
+            }]});
+        }
         Ok(old)
     });
     changed.await.map(|_| ())

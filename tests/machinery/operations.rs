@@ -7,7 +7,7 @@ use slipway_tests::TestServer;
 /// Label of the objects that a test makes.
 const MARK: &str = "labelSelector=test%3Doperations";
 
-struct Operations {
+pub struct Operations {
     server: TestServer,
     /// `/apis/GROUP/VERSION`.
     group: &'static str,
@@ -16,7 +16,7 @@ struct Operations {
 }
 
 impl Operations {
-    async fn of(group: &'static str, plural: &'static str) -> Operations {
+    pub async fn of(group: &'static str, plural: &'static str) -> Operations {
         let server = TestServer::memory().await;
         let resources = server.get(group).await.expect(200);
         let all = resources["resources"].as_array().unwrap();
@@ -44,7 +44,7 @@ impl Operations {
     }
 
     /// The whole life of three objects like `sample`. With a patch of the status, that is read, patched and replaced too.
-    async fn exercise(&self, sample: Value, status: Option<Value>) {
+    pub async fn exercise(&self, sample: Value, status: Option<Value>) {
         let (server, collection) = (&self.server, self.collection());
         let mut first = Value::Null;
         for name in ["one", "two", "three"] {

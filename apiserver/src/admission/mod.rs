@@ -7,6 +7,7 @@ mod allocation;
 mod certificate;
 mod default_class;
 mod default_toleration_seconds;
+mod device_admin_access;
 pub mod dynamic;
 mod limit_ranger;
 mod node_restriction;
@@ -108,6 +109,7 @@ static PLUGINS: &[&dyn Plugin] = &[
     &default_class::DefaultIngressClass,
     &dynamic::Mutating,
     &allocation::Allocation,
+    &device_admin_access::DeviceAdminAccess,
     &dynamic::Validating,
 ];
 

@@ -52,6 +52,7 @@ impl Plugin for NodeRestriction {
             ("storage.k8s.io", "csinodes") if object["metadata"]["name"] != node => {
                 Some("can only access CSINode with the same name as the requesting node".to_owned())
             }
+            ("resource.k8s.io", "resourceslices") => check_slice(node, context.operation, object),
             ("certificates.k8s.io", "certificatesigningrequests") if context.operation == Operation::Create => {
                 check_request(&context.user.name, object)
             }
@@ -171,6 +172,17 @@ fn check_lease(node: &str, namespace: &str, lease: &Value) -> Option<String> {
     }
     let same = lease["metadata"]["name"] == node;
     (!same).then(|| "can only access node lease with the same name as the requesting node".to_owned())
+}
+
+/// What the authoriser can't see: the node of a slice that is to be made, and of each one of a collection that is to go.
+fn check_slice(node: &str, operation: Operation, slice: &Value) -> Option<String> {
+    let verb = match operation {
+        Operation::Create => "create",
+        Operation::Delete => "delete",
+        _ => return None,
+    };
+    let own = slice["spec"]["nodeName"] == node;
+    (!own).then(|| format!("can only {verb} ResourceSlice with the same NodeName as the requesting node"))
 }
 
 /// A node asks for no other node's certificate.

@@ -15,6 +15,8 @@ pub enum Facts {
     Binding(Binding),
     /// Of a pod that is bound to a node.
     Pod(References),
+    /// Of a VolumeAttachment: the node that the volume is for.
+    OnNode(Box<str>),
 }
 
 /// What a pod on a node refers to.
@@ -30,6 +32,7 @@ pub enum Referred {
     Secret,
     ConfigMap,
     PersistentVolumeClaim,
+    ResourceClaim,
 }
 
 impl References {
@@ -43,6 +46,7 @@ pub fn are_kept_of(names: &Names) -> bool {
     match names.group {
         "" => names.plural == "pods",
         "rbac.authorization.k8s.io" => true,
+        "storage.k8s.io" => names.plural == "volumeattachments",
         _ => false,
     }
 }
@@ -50,11 +54,12 @@ pub fn are_kept_of(names: &Names) -> bool {
 /// `object` is one as stored, of a kind that facts are kept of.
 pub fn facts(names: &Names, object: &Value) -> Option<Box<Facts>> {
     let facts = match names.plural {
-        "pods" => Facts::Pod(references(&object["spec"])?),
+        "pods" => Facts::Pod(references(object)?),
         "roles" | "clusterroles" => {
             let rules = object.get("rules").filter(|rules| !rules.is_null());
             Facts::Rules(rules.and_then(|rules| Vec::<Rule>::deserialize(rules).ok()).unwrap_or_default().into())
         }
+        "volumeattachments" => Facts::OnNode(object["spec"]["nodeName"].as_str()?.into()),
         "rolebindings" | "clusterrolebindings" => Facts::Binding(Binding::deserialize(object).ok()?),
         _ => return None,
     };
@@ -66,9 +71,14 @@ fn items(list: &Value) -> &[Value] {
 }
 
 /// `None` if no node runs the pod.
-fn references(spec: &Value) -> Option<References> {
+fn references(pod: &Value) -> Option<References> {
+    let (spec, status) = (&pod["spec"], &pod["status"]);
     let node = spec["nodeName"].as_str().filter(|node| !node.is_empty())?;
-    Some(References { node: node.into(), named: referred(spec).into() })
+    let mut named = referred(spec);
+    // Claims that were made for the pod: of templates, and for extended resources.
+    let made = items(&status["resourceClaimStatuses"]).iter().chain([&status["extendedResourceClaimStatus"]]);
+    named.extend(made.filter_map(|one| Some((Referred::ResourceClaim, one["resourceClaimName"].as_str()?.into()))));
+    Some(References { node: node.into(), named: named.into() })
 }
 
 /// The objects that a pod's spec names.
@@ -82,6 +92,9 @@ pub fn referred(spec: &Value) -> Vec<(Referred, Box<str>)> {
     add(Referred::ServiceAccount, &spec["serviceAccountName"]);
     for secret in items(&spec["imagePullSecrets"]) {
         add(Referred::Secret, &secret["name"]);
+    }
+    for claim in items(&spec["resourceClaims"]) {
+        add(Referred::ResourceClaim, &claim["resourceClaimName"]);
     }
     for volume in items(&spec["volumes"]) {
         add(Referred::Secret, &volume["secret"]["secretName"]);
@@ -128,12 +141,14 @@ mod tests {
                 {"secret": {"secretName": "a"}}, {"projected": {"sources": [{"configMap": {"name": "b"}}]}},
                 {"persistentVolumeClaim": {"claimName": "disk"}}, {"csi": {"nodePublishSecretRef": {"name": "e"}}},
             ],
+            "resourceClaims": [{"name": "b", "resourceClaimName": "gpu"}, {"name": "c", "resourceClaimTemplateName": "t"}],
             "containers": [{"env": [{"valueFrom": {"secretKeyRef": {"name": "c"}}}], "envFrom": [{"configMapRef": {"name": "d"}}]}],
         });
-        let found = references(&spec).unwrap();
+        let status = json!({"resourceClaimStatuses": [{"name": "c", "resourceClaimName": "made"}]});
+        let found = references(&json!({"spec": spec, "status": status})).unwrap();
         let names: Vec<&str> = found.named.iter().map(|(_, name)| &**name).collect();
-        assert_eq!(names, ["robot", "a", "c", "e", "pull", "b", "d", "disk"]);
+        assert_eq!(names, ["robot", "a", "c", "e", "pull", "b", "d", "disk", "gpu", "made"]);
         assert!(found.name(Referred::Secret, "a") && !found.name(Referred::ConfigMap, "a"));
-        assert!(references(&json!({"serviceAccountName": "robot"})).is_none());
+        assert!(references(&json!({"spec": {"serviceAccountName": "robot"}})).is_none());
     }
 }

@@ -5,7 +5,7 @@ use super::facts::{Facts, Referred};
 use super::rbac::Rule;
 use super::{Attributes, Decision, policy};
 use crate::http::authenticate::User;
-use crate::server::ApiServer;
+use crate::server::{ApiServer, find};
 use crate::stored::{self, Entry, Snapshot};
 use std::sync::LazyLock;
 
@@ -40,6 +40,9 @@ pub fn decide(server: &ApiServer, user: &User, asked: &Attributes<'_>) -> Decisi
             ("", "serviceaccounts") => return graph.service_account(asked),
             ("coordination.k8s.io", "leases") => return lease(node, asked),
             ("storage.k8s.io", "csinodes") => return csi_node(node, asked),
+            ("storage.k8s.io", "volumeattachments") => return graph.attachment(asked),
+            ("resource.k8s.io", "resourceclaims") => return graph.get(Referred::ResourceClaim, asked),
+            ("resource.k8s.io", "resourceslices") => return graph.slice(asked),
             ("", "nodes") => return node_object(node, asked),
             ("", "pods") => return graph.pod(asked),
             _ => {}
@@ -142,6 +145,54 @@ impl Graph<'_> {
             }
             _ => self.unrelated(),
         }
+    }
+
+    fn attachment(&self, asked: &Attributes<'_>) -> Decision {
+        if asked.verb != "get" {
+            return Decision::because("can only get individual resources of this type");
+        }
+        if !asked.subresource.is_empty() {
+            return Decision::because("cannot get subresource");
+        }
+        let to_it =
+            |entry: &Entry| matches!(entry.attributes.facts.as_deref(), Some(Facts::OnNode(node)) if **node == *self.node);
+        self.object("storage.k8s.io", asked, to_it)
+    }
+
+    /// What a driver on the node offers. The node of one that is made is admission's to see.
+    fn slice(&self, asked: &Attributes<'_>) -> Decision {
+        if !asked.subresource.is_empty() {
+            return Decision::because("cannot authorize ResourceSlice subresources");
+        }
+        let field = "spec.nodeName";
+        match asked.verb {
+            "create" => Decision::allowed(),
+            "get" | "update" | "patch" | "delete" => {
+                let has =
+                    |entry: &Entry| entry.attributes.fields.iter().any(|(name, value)| *name == field && *value == self.node);
+                self.object("resource.k8s.io", asked, has)
+            }
+            "list" | "watch" | "deletecollection" if asked.fields.required(field).as_deref() == Some(self.node) => {
+                Decision::allowed()
+            }
+            "list" | "watch" | "deletecollection" => {
+                Decision::because("can only list/watch/deletecollection resourceslices with nodeName field selector")
+            }
+            _ => Decision::because(
+                "only the following verbs are allowed for a ResourceSlice: get, watch, list, create, update, patch, delete, deletecollection",
+            ),
+        }
+    }
+
+    /// Whether the object of the cluster that is asked for is related to the node as `related` says.
+    fn object(&self, group: &str, asked: &Attributes<'_>, related: impl Fn(&Entry) -> bool) -> Decision {
+        if asked.name.is_empty() {
+            return Decision::because("No Object name found");
+        }
+        let strategy = self.server.strategy(group, "v1", asked.resource);
+        let snapshot = self.server.snapshot();
+        let entry = strategy.and_then(|strategy| find(&snapshot, &*strategy, "", asked.name));
+        if entry.is_some_and(|entry| related(entry)) { Decision::allowed() } else { self.unrelated() }
     }
 
     fn service_account(&self, asked: &Attributes<'_>) -> Decision {

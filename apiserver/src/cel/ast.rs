@@ -41,6 +41,8 @@ pub enum Expr {
     Loop(Box<Loop>),
     /// `x.optMap(v, e)` and `x.optFlatMap(v, e)`.
     OptMap(Box<OptMap>),
+    /// `cel.bind(v, x, e)`.
+    Bind(Box<Bind>),
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -137,6 +139,13 @@ pub struct OptMap {
     pub body: Node,
 }
 
+#[derive(Debug, Clone)]
+pub struct Bind {
+    pub variable: Arc<str>,
+    pub value: Node,
+    pub body: Node,
+}
+
 impl Node {
     pub fn new(at: u32, expr: Expr) -> Node {
         let mut deepest = 0;
@@ -174,6 +183,10 @@ impl Expr {
             Expr::OptMap(map) => {
                 visit(&map.target);
                 visit(&map.body);
+            }
+            Expr::Bind(bind) => {
+                visit(&bind.value);
+                visit(&bind.body);
             }
         }
     }

@@ -1,6 +1,6 @@
 //! Types are checked before an expression is evaluated, as far as they are known, and calls are resolved.
 
-use crate::cel::ast::{Access, Call, Expr, Literal, Loop, LoopKind, Node, OptMap, Select, Struct};
+use crate::cel::ast::{Access, Bind, Call, Expr, Literal, Loop, LoopKind, Node, OptMap, Select, Struct};
 use crate::cel::lexer::Issue;
 use crate::cel::library::{self, NAMESPACES, Overload};
 use crate::cel::parser::qualified;
@@ -20,6 +20,7 @@ pub type Structs = Arc<dyn Fn(&str) -> Option<Type> + Send + Sync>;
 pub struct Environment {
     variables: Vec<(Arc<str>, Type)>,
     structs: Option<Structs>,
+    bindings: bool,
 }
 
 impl Environment {
@@ -41,6 +42,12 @@ impl Environment {
     /// The same without a variable.
     pub fn without(mut self, name: &str) -> Self {
         self.variables.retain(|(known, _)| &**known != name);
+        self
+    }
+
+    /// With `cel.bind`, which not every expression in Kubernetes may use.
+    pub fn bindings(mut self) -> Self {
+        self.bindings = true;
         self
     }
 
@@ -153,6 +160,7 @@ impl Checker<'_> {
             Expr::Struct(built) => self.structure(at, built),
             Expr::Loop(each) => self.each(at, each),
             Expr::OptMap(map) => self.opt_map(map),
+            Expr::Bind(bind) => self.bind(at, bind),
         }
     }
 
@@ -401,6 +409,17 @@ impl Checker<'_> {
             LoopKind::TransformMap => Type::map(key, body),
             LoopKind::TransformMapEntry => body,
         }
+    }
+
+    fn bind(&mut self, at: u32, bind: &mut Bind) -> Type {
+        if !self.environment.bindings {
+            return self.undeclared(at, "cel");
+        }
+        let value = self.node(&mut bind.value);
+        self.scope.push((bind.variable.clone(), value));
+        let body = self.node(&mut bind.body);
+        self.scope.pop();
+        body
     }
 
     fn opt_map(&mut self, map: &mut OptMap) -> Type {

@@ -3,7 +3,7 @@
 //! What the steps cost follows cel-go: a name or a field 1, a list 10, a map 30, an object 40, a call 1 and a tenth of the
 //! length of the texts it goes through.
 
-use crate::cel::ast::{Access, Call, Expr, Literal, Loop, LoopKind, Node, OptMap, Select, Struct};
+use crate::cel::ast::{Access, Bind, Call, Expr, Literal, Loop, LoopKind, Node, OptMap, Select, Struct};
 use crate::cel::check::type_named;
 use crate::cel::value::{Key, List, Map, Text, Value};
 use std::cmp::Ordering;
@@ -189,6 +189,7 @@ impl<'f, 'a> Frame<'f, 'a> {
             Expr::Struct(built) => self.structure(built),
             Expr::Loop(each) => self.each(each),
             Expr::OptMap(map) => self.opt_map(map),
+            Expr::Bind(bind) => self.bind(bind),
         }
     }
 
@@ -279,6 +280,16 @@ impl<'f, 'a> Frame<'f, 'a> {
             map.insert(Key::String(Text::Shared(field.name.clone())), value);
         }
         Ok(Value::Map(Map::Struct(built.name.clone(), Arc::new(map))))
+    }
+
+    #[inline(never)]
+    fn bind(&mut self, bind: &'f Bind) -> Result<Value<'a>, Error> {
+        let value = self.run(&bind.value)?;
+        self.charge(TURN_COST)?;
+        self.variables.push((&bind.variable, value));
+        let body = self.run(&bind.body);
+        self.variables.pop();
+        body
     }
 
     #[inline(never)]

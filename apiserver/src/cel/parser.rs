@@ -1,7 +1,7 @@
 //! Tokens, made into a tree. Macros (`has`, `all`, `map`, …) are taken apart here.
 
 use crate::cel::ast::{
-    Access, Call, DEPTH_MAX, Element, Entry, Expr, Field, Literal, Loop, LoopKind, Node, OptMap, Select, Struct,
+    Access, Bind, Call, DEPTH_MAX, Element, Entry, Expr, Field, Literal, Loop, LoopKind, Node, OptMap, Select, Struct,
 };
 use crate::cel::lexer::{self, Issue, Placed, Token};
 use std::sync::Arc;
@@ -352,6 +352,11 @@ impl Parser {
                 let body = args.remove(1);
                 let map = OptMap { flat: function == "optFlatMap", target, variable, body };
                 return self.node(at, Expr::OptMap(Box::new(map)));
+            }
+            ("bind", 3) if matches!(&target.expr, Expr::Ident(name) if &**name == "cel") => {
+                let variable = simple_name(&args[0])?;
+                let (value, body) = (args.remove(1), args.remove(1));
+                return self.node(at, Expr::Bind(Box::new(Bind { variable, value, body })));
             }
             _ => {
                 args.insert(0, target);

@@ -55,7 +55,10 @@ fn fields_merge_as_in_kubernetes() {
 }
 
 /// Alpha fields of the facts' version, 1.36, that the types' version, 1.37, has under another name.
-const CHANGED_SINCE: [(&str, &str); 1] = [("io.k8s.api.core.v1.NodeAllocatableResourceClaimStatus", "resources")];
+const CHANGED_SINCE: [(&str, &str); 2] = [
+    ("io.k8s.api.core.v1.NodeAllocatableResourceClaimStatus", "resources"),
+    ("io.k8s.api.resource.v1.Device", "nodeAllocatableResourceMappings"),
+];
 
 #[test]
 fn fields_and_kinds_are_kubernetes_own() {

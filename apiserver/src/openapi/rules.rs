@@ -127,6 +127,11 @@ const INLINE: &[(&str, &[&str])] = &[
     ("core.v1.PodTemplate", &["template"]),
     ("core.v1.ServiceStatus", &["loadBalancer"]),
     ("networking.v1.IngressStatus", &["loadBalancer"]),
+    ("networking.v1.NetworkPolicySpec", &["podSelector"]),
+    ("resource.v1.AllocationResult", &["devices"]),
+    ("resource.v1.ResourceClaimSpec", &["devices"]),
+    ("resource.v1.ResourceSliceSpec", &["pool"]),
+    ("storage.v1.VolumeAttachmentSpec", &["source"]),
 ];
 
 /// Whether the API can do without a field that k8s-openapi calls required. It does so of every `metadata`, and of what Go
@@ -183,6 +188,8 @@ const CONDITIONS: Fields = &[("conditions", BY_TYPE)];
 const ITEMS: Fields = &[("items", ATOMIC)];
 const AUDIENCES: Fields = &[("audiences", ATOMIC)];
 const REQUIREMENTS: Fields = &[("requirements", ATOMIC)];
+const REQUESTS: Fields = &[("requests", ATOMIC)];
+const DEVICE_REQUEST: Fields = &[("derivedAttributes", ATOMIC), ("selectors", ATOMIC), ("tolerations", ATOMIC)];
 const VERSIONS: Fields = &[("serverAddressByClientCIDRs", ATOMIC), ("versions", ATOMIC)];
 const AFFINITY: Fields =
     &[("preferredDuringSchedulingIgnoredDuringExecution", ATOMIC), ("requiredDuringSchedulingIgnoredDuringExecution", ATOMIC)];
@@ -389,10 +396,16 @@ const FIELDS: &[(&str, Fields)] = &[
     ("meta.v1.ObjectMeta", &[("finalizers", MERGED_SET), ("managedFields", ATOMIC), ("ownerReferences", merged(&["uid"]))]),
     ("meta.v1.StatusDetails", &[("causes", ATOMIC)]),
     ("networking.v1.HTTPIngressRuleValue", &[("paths", ATOMIC)]),
+    ("networking.v1.IPBlock", &[("except", ATOMIC)]),
     ("networking.v1.IngressLoadBalancerIngress", &[("ports", ATOMIC)]),
     ("networking.v1.IngressLoadBalancerStatus", &[("ingress", ATOMIC)]),
     ("networking.v1.IngressSpec", &[("rules", ATOMIC), ("tls", ATOMIC)]),
     ("networking.v1.IngressTLS", &[("hosts", ATOMIC)]),
+    ("networking.v1.NetworkPolicyEgressRule", &[("ports", ATOMIC), ("to", ATOMIC)]),
+    ("networking.v1.NetworkPolicyIngressRule", &[("from", ATOMIC), ("ports", ATOMIC)]),
+    ("networking.v1.NetworkPolicySpec", &[("egress", ATOMIC), ("ingress", ATOMIC), ("policyTypes", ATOMIC)]),
+    ("networking.v1.ServiceCIDRSpec", &[("cidrs", ATOMIC)]),
+    ("networking.v1.ServiceCIDRStatus", CONDITIONS),
     ("node.v1.Scheduling", &[("nodeSelector", ATOMIC_MAP), ("tolerations", ATOMIC)]),
     ("policy.v1.PodDisruptionBudgetSpec", &[("selector", REPLACED)]),
     ("policy.v1.PodDisruptionBudgetStatus", CONDITIONS),
@@ -417,5 +430,40 @@ const FIELDS: &[(&str, Fields)] = &[
     ),
     ("rbac.v1.Role", &[("rules", ATOMIC)]),
     ("rbac.v1.RoleBinding", &[("subjects", ATOMIC)]),
+    ("resource.v1.AllocatedDeviceStatus", &[("conditions", keyed(&["type"]))]),
+    ("resource.v1.CapacityRequestPolicy", &[("validValues", ATOMIC)]),
+    (
+        "resource.v1.Device",
+        &[("bindingConditions", ATOMIC), ("bindingFailureConditions", ATOMIC), ("consumesCounters", ATOMIC), ("taints", ATOMIC)],
+    ),
+    ("resource.v1.DeviceAllocationConfiguration", REQUESTS),
+    ("resource.v1.DeviceAllocationResult", &[("config", ATOMIC), ("results", ATOMIC)]),
+    ("resource.v1.DeviceAttribute", &[("bools", ATOMIC), ("ints", ATOMIC), ("strings", ATOMIC), ("versions", ATOMIC)]),
+    ("resource.v1.DeviceClaim", &[("config", ATOMIC), ("constraints", ATOMIC), ("requests", ATOMIC)]),
+    ("resource.v1.DeviceClaimConfiguration", REQUESTS),
+    ("resource.v1.DeviceClassSpec", &[("config", ATOMIC), ("selectors", ATOMIC)]),
+    ("resource.v1.DeviceConstraint", REQUESTS),
+    ("resource.v1.DeviceCounterConsumption", &[("compatibilityGroups", ATOMIC)]),
+    ("resource.v1.DeviceRequest", &[("firstAvailable", ATOMIC)]),
+    (
+        "resource.v1.DeviceRequestAllocationResult",
+        &[
+            ("bindingConditions", ATOMIC),
+            ("bindingFailureConditions", ATOMIC),
+            ("skipNodeOperations", ATOMIC),
+            ("tolerations", ATOMIC),
+        ],
+    ),
+    ("resource.v1.DeviceSubRequest", DEVICE_REQUEST),
+    ("resource.v1.ExactDeviceRequest", DEVICE_REQUEST),
+    ("resource.v1.NetworkDeviceData", &[("ips", ATOMIC)]),
+    (
+        "resource.v1.ResourceClaimStatus",
+        &[("devices", keyed(&["driver", "device", "pool", "shareID"])), ("reservedFor", merged(&["uid"]))],
+    ),
+    ("resource.v1.ResourceSliceSpec", &[("devices", ATOMIC), ("sharedCounters", ATOMIC), ("skipNodeOperations", ATOMIC)]),
+    ("storage.v1.CSIDriverSpec", &[("tokenRequests", ATOMIC), ("volumeLifecycleModes", SET)]),
+    ("storage.v1.CSINodeDriver", &[("topologyKeys", ATOMIC)]),
+    ("storage.v1.CSINodeSpec", &[("drivers", BY_NAME)]),
     ("storage.v1.StorageClass", &[("allowedTopologies", ATOMIC), ("mountOptions", ATOMIC)]),
 ];

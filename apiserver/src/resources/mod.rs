@@ -3,14 +3,19 @@
 use crate::kind::{Builtin, Kind, Strategy};
 use std::sync::Arc;
 
+pub mod addresses;
 pub mod admission_registration;
 pub mod amounts;
 mod certificate_signing_request;
 mod config_map;
 mod controller_revision;
+mod csi_driver;
+mod csi_node;
+mod csi_storage_capacity;
 mod custom_resource_definition;
 mod daemon_set;
 mod deployment;
+mod dynamic_resource_allocation;
 mod endpoint_slice;
 mod endpoints;
 pub mod event;
@@ -18,11 +23,13 @@ mod fill;
 mod flow_control;
 pub mod ingress;
 pub mod ingress_class;
+mod ip_address;
 mod job;
 mod lease;
 mod limit_range;
 mod machine;
 mod namespace;
+mod network_policy;
 mod node;
 mod node_class;
 mod node_pool;
@@ -41,8 +48,11 @@ mod runtime_class;
 mod secret;
 mod service;
 mod service_account;
+mod service_cidr;
 mod show;
 pub mod storage_class;
+mod volume_attachment;
+mod volume_attributes_class;
 
 pub fn builtin() -> Vec<Arc<dyn Strategy>> {
     vec![
@@ -70,8 +80,20 @@ pub fn builtin() -> Vec<Arc<dyn Strategy>> {
         kind::<persistent_volume::PersistentVolume>(),
         kind::<persistent_volume_claim::PersistentVolumeClaim>(),
         kind::<storage_class::StorageClass>(),
+        kind::<csi_driver::CSIDriver>(),
+        kind::<csi_node::CSINode>(),
+        kind::<csi_storage_capacity::CSIStorageCapacity>(),
+        kind::<volume_attachment::VolumeAttachment>(),
+        kind::<volume_attributes_class::VolumeAttributesClass>(),
         kind::<ingress_class::IngressClass>(),
         kind::<ingress::Ingress>(),
+        kind::<network_policy::NetworkPolicy>(),
+        kind::<ip_address::IPAddress>(),
+        kind::<service_cidr::ServiceCIDR>(),
+        kind::<dynamic_resource_allocation::device_class::DeviceClass>(),
+        kind::<dynamic_resource_allocation::resource_claim::ResourceClaim>(),
+        kind::<dynamic_resource_allocation::resource_claim_template::ResourceClaimTemplate>(),
+        kind::<dynamic_resource_allocation::resource_slice::ResourceSlice>(),
         kind::<runtime_class::RuntimeClass>(),
         kind::<custom_resource_definition::CustomResourceDefinition>(),
         kind::<priority_class::PriorityClass>(),

@@ -1,10 +1,12 @@
 //! PersistentVolume: storage that a claim may have.
 
+use super::csi_driver::driver_name;
 use super::persistent_volume_claim::{VOLUME_MODES, access_modes, class_of};
 use super::{amounts, fill, pod, rules, show};
 use crate::http::error::Invalid;
 use crate::kind::{Column, Kind, Names, age, keep};
 use serde_json::{Map, Value, json};
+use slipway_api::core::CSIPersistentVolumeSource;
 pub use slipway_api::core::PersistentVolume;
 use slipway_api::quantity::Quantity;
 
@@ -67,7 +69,7 @@ impl Kind for PersistentVolume {
         let policies = ["Delete", "Recycle", "Retain"];
         let policy = spec.persistent_volume_reclaim_policy.as_deref();
         rules::maybe_one_of("spec.persistentVolumeReclaimPolicy", policy, &policies, &mut errors);
-        source(&whole["spec"], &mut errors);
+        source("spec", &whole["spec"], &mut errors);
         if let Some(path) = &spec.host_path {
             pod::volumes::host_path("spec.hostPath", path, &mut errors);
             if path.path == "/" && policy == Some("Recycle") {
@@ -79,11 +81,7 @@ impl Kind for PersistentVolume {
             errors.push(Invalid::required("metadata.annotations", "Local volume requires node affinity"));
         }
         if let Some(csi) = &spec.csi {
-            for (field, value) in [("driver", &csi.driver), ("volumeHandle", &csi.volume_handle)] {
-                if value.is_empty() {
-                    errors.push(Invalid::required(format!("spec.csi.{field}"), ""));
-                }
-            }
+            csi_source("spec.csi", csi, &mut errors);
         }
         rules::maybe_one_of("spec.volumeMode", spec.volume_mode.as_deref(), &VOLUME_MODES, &mut errors);
         errors
@@ -153,13 +151,21 @@ fn sources(spec: &Value) -> Map<String, Value> {
     fields.filter(|(field, value)| !NOT_SOURCES.contains(&field.as_str()) && !value.is_null()).collect()
 }
 
-fn source(spec: &Value, errors: &mut Vec<Invalid>) {
+/// That a volume is one thing. `at` is where its spec stands.
+pub fn source(at: &str, spec: &Value, errors: &mut Vec<Invalid>) {
     let sources = sources(spec);
     if sources.is_empty() {
-        errors.push(Invalid::required("spec", "must specify a volume type"));
+        errors.push(Invalid::required(at, "must specify a volume type"));
     }
     for field in sources.keys().skip(1) {
-        errors.push(Invalid::forbidden(format!("spec.{field}"), "may not specify more than 1 volume type"));
+        errors.push(Invalid::forbidden(format!("{at}.{field}"), "may not specify more than 1 volume type"));
+    }
+}
+
+pub fn csi_source(at: &str, csi: &CSIPersistentVolumeSource, errors: &mut Vec<Invalid>) {
+    driver_name(&format!("{at}.driver"), &csi.driver, errors);
+    if csi.volume_handle.is_empty() {
+        errors.push(Invalid::required(format!("{at}.volumeHandle"), ""));
     }
 }
 

@@ -6,6 +6,7 @@ use crate::kind::{Column, Kind, Names, age};
 use serde_json::{Value, json};
 use slipway_api::name;
 pub use slipway_api::storage::StorageClass;
+use std::collections::BTreeMap;
 
 /// Which class claims have that name none; the second name is of a version before.
 pub const DEFAULT_ANNOTATIONS: [&str; 2] =
@@ -31,16 +32,7 @@ impl Kind for StorageClass {
             "" => errors.push(Invalid::required("provisioner", "")),
             name => rules::all("provisioner", name, name::qualified_name(&name.to_lowercase()), &mut errors),
         }
-        let parameters = self.parameters.clone().unwrap_or_default();
-        if parameters.len() > PARAMETERS_MAX {
-            errors.push(Invalid::too_long("Provisioner Parameters Length", PARAMETERS_MAX));
-        }
-        if parameters.keys().any(String::is_empty) {
-            errors.push(Invalid::value("parameters", &json!(""), "field can not be empty."));
-        }
-        if parameters.iter().map(|(key, value)| key.len() + value.len()).sum::<usize>() > PARAMETERS_BYTES_MAX {
-            errors.push(Invalid::too_long("parameters", PARAMETERS_BYTES_MAX));
-        }
+        parameters(&self.parameters.clone().unwrap_or_default(), &mut errors);
         rules::maybe_one_of("reclaimPolicy", self.reclaim_policy.as_deref(), &["Delete", "Retain"], &mut errors);
         let modes = ["Immediate", "WaitForFirstConsumer"];
         rules::one_of("volumeBindingMode", self.volume_binding_mode.as_deref(), &modes, &mut errors);
@@ -49,7 +41,7 @@ impl Kind for StorageClass {
 
     fn validate_update(&self, old: &Self) -> Vec<Invalid> {
         let mut errors = vec![];
-        let empty = std::collections::BTreeMap::new();
+        let empty = BTreeMap::new();
         let changed = [
             ("parameters", self.parameters.as_ref().unwrap_or(&empty) != old.parameters.as_ref().unwrap_or(&empty)),
             ("provisioner", self.provisioner != old.provisioner),
@@ -86,6 +78,20 @@ impl Kind for StorageClass {
             json!(self.allow_volume_expansion.unwrap_or(false)),
             age(object, now),
         ]
+    }
+}
+
+/// What a driver is given to make or change a volume.
+pub fn parameters(parameters: &BTreeMap<String, String>, errors: &mut Vec<Invalid>) {
+    if parameters.len() > PARAMETERS_MAX {
+        errors.push(Invalid::too_long("parameters", PARAMETERS_MAX));
+        return;
+    }
+    if parameters.keys().any(String::is_empty) {
+        errors.push(Invalid::value("parameters", &json!(""), "field can not be empty."));
+    }
+    if parameters.iter().map(|(key, value)| key.len() + value.len()).sum::<usize>() > PARAMETERS_BYTES_MAX {
+        errors.push(Invalid::too_long("parameters", PARAMETERS_BYTES_MAX));
     }
 }
 

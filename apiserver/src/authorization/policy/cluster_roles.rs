@@ -160,6 +160,8 @@ pub fn node_rules() -> Vec<Rule> {
         rule(READ, "storage.k8s.io", "csidrivers"),
         rule("create delete get patch update", "storage.k8s.io", "csinodes"),
         rule(READ, "node.k8s.io", "runtimeclasses"),
+        rule("get", "resource.k8s.io", "resourceclaims"),
+        rule("create delete deletecollection get list patch update watch", "resource.k8s.io", "resourceslices"),
     ]
 }
 

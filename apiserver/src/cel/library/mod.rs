@@ -14,7 +14,7 @@ mod operators;
 mod optional;
 mod quantity;
 pub mod regex;
-mod semver;
+pub mod semver;
 mod strings;
 pub mod time;
 mod url;

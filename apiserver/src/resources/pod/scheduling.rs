@@ -4,7 +4,7 @@ use crate::http::error::Invalid;
 use crate::resources::rules;
 use serde_json::json;
 use slipway_api::core::{
-    Affinity, NodeSelectorRequirement, NodeSelectorTerm, PodAffinityTerm, PodSchedulingGate, Toleration,
+    Affinity, NodeSelector, NodeSelectorRequirement, NodeSelectorTerm, PodAffinityTerm, PodSchedulingGate, Toleration,
     TopologySpreadConstraint, WeightedPodAffinityTerm,
 };
 use slipway_api::name;
@@ -18,13 +18,7 @@ pub fn affinity(at: &str, affinity: Option<&Affinity>, errors: &mut Vec<Invalid>
     if let Some(node) = &affinity.node_affinity {
         let at = format!("{at}.nodeAffinity");
         if let Some(selector) = &node.required_during_scheduling_ignored_during_execution {
-            let at = format!("{at}.requiredDuringSchedulingIgnoredDuringExecution.nodeSelectorTerms");
-            if selector.node_selector_terms.is_empty() {
-                errors.push(Invalid::required(&at, "must have at least one node selector term"));
-            }
-            for (index, term) in selector.node_selector_terms.iter().enumerate() {
-                node_term(&format!("{at}[{index}]"), term, errors);
-            }
+            node_selector(&format!("{at}.requiredDuringSchedulingIgnoredDuringExecution"), selector, errors);
         }
         for (index, term) in node.preferred_during_scheduling_ignored_during_execution.iter().flatten().enumerate() {
             let at = format!("{at}.preferredDuringSchedulingIgnoredDuringExecution[{index}]");
@@ -49,6 +43,16 @@ pub fn affinity(at: &str, affinity: Option<&Affinity>, errors: &mut Vec<Invalid>
             pods.preferred_during_scheduling_ignored_during_execution.as_deref(),
             errors,
         );
+    }
+}
+
+pub fn node_selector(at: &str, selector: &NodeSelector, errors: &mut Vec<Invalid>) {
+    let at = format!("{at}.nodeSelectorTerms");
+    if selector.node_selector_terms.is_empty() {
+        errors.push(Invalid::required(&at, "must have at least one node selector term"));
+    }
+    for (index, term) in selector.node_selector_terms.iter().enumerate() {
+        node_term(&format!("{at}[{index}]"), term, errors);
     }
 }
 

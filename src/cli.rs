@@ -181,6 +181,12 @@ pub struct Security {
     pub requestheader_group_headers: Vec<String>,
     #[arg(long, value_delimiter = ',', default_value = "X-Remote-Extra-")]
     pub requestheader_extra_headers_prefix: Vec<String>,
+    /// The certificate by which extension servers know this one, of the authority of `--requestheader-client-ca-file`. By default
+    /// the cluster's own.
+    #[arg(long, requires_all = ["proxy_client_key_file", "requestheader_client_ca_file"])]
+    pub proxy_client_cert_file: Option<PathBuf>,
+    #[arg(long, requires = "proxy_client_cert_file")]
+    pub proxy_client_key_file: Option<PathBuf>,
     /// An audit Policy: which requests are told of, and how much. By default all changes, and what people read.
     #[arg(long)]
     pub audit_policy_file: Option<PathBuf>,

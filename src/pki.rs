@@ -60,11 +60,21 @@ impl Pki {
 
     /// The certificates of the etcd face: a CA of its own, since whoever has a certificate of it may do everything there.
     pub fn etcd(&self) -> Result<Pki> {
-        let ca = match read_identity(&self.dir, "etcd-ca")? {
+        self.with_ca("etcd-ca")
+    }
+
+    /// Who signs the certificates of proxies that speak for others: a CA of its own, since no client's certificate may be taken
+    /// for a proxy's.
+    pub fn front_proxy(&self) -> Result<Pki> {
+        self.with_ca("front-proxy-ca")
+    }
+
+    fn with_ca(&self, file: &str) -> Result<Pki> {
+        let ca = match read_identity(&self.dir, file)? {
             Some(ca) => ca,
             None => {
                 let ca = make_ca()?;
-                write_identity(&self.dir, "etcd-ca", &ca)?;
+                write_identity(&self.dir, file, &ca)?;
                 ca
             }
         };
@@ -214,6 +224,15 @@ mod tests {
         assert_eq!(first.cert_pem, again.cert_pem);
         let other = pki.server("apiserver", "kube-apiserver", &names(&["localhost", "127.0.0.1", "10.0.0.1"])).unwrap();
         assert_ne!(first.cert_pem, other.cert_pem);
+    }
+
+    #[test]
+    fn proxies_have_a_ca_of_their_own() {
+        let dir = tempfile::tempdir().unwrap();
+        let pki = Pki::open(dir.path()).unwrap();
+        let front = pki.front_proxy().unwrap();
+        assert_ne!(front.ca.cert_pem, pki.ca.cert_pem);
+        assert_eq!(Pki::open(dir.path()).unwrap().front_proxy().unwrap().ca.cert_pem, front.ca.cert_pem);
     }
 
     #[test]

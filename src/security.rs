@@ -21,7 +21,20 @@ const MEGABYTE: u64 = 1024 * 1024;
 pub fn apply(options: &mut Options, flags: &Security, own: Option<&Path>) -> Result<()> {
     options.encryption = Arc::new(encryption(flags, own)?);
     options.jwt_issuers = jwt_issuers(flags, &options.service_account_issuer)?;
+    front_proxy(options, flags)
+}
+
+/// With any of its flags, nothing of what the cluster has made for itself is used: certificates and authority belong together.
+fn front_proxy(options: &mut Options, flags: &Security) -> Result<()> {
+    let identity = (&flags.proxy_client_cert_file, &flags.proxy_client_key_file);
+    if flags.requestheader_client_ca_file.is_none() && identity.0.is_none() {
+        return Ok(());
+    }
     options.request_header = request_header(flags)?;
+    options.proxy_client_identity = match identity {
+        (Some(certificate), Some(key)) => Some((read(certificate)?, read(key)?)),
+        _ => None,
+    };
     Ok(())
 }
 

@@ -4,10 +4,10 @@ use crate::pki::{Identity, Pki, kubeconfig, write_atomically};
 use crate::{cli, security};
 use anyhow::{Context, Result};
 use slipway_apiserver::ApiServer;
+use slipway_apiserver::http::authenticate::request_header::RequestHeader;
 use slipway_store::Store;
 use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
-use std::path::Path;
 use std::sync::Arc;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -22,10 +22,21 @@ pub const KUBERNETES_SERVICE: &str = "10.96.0.1";
 /// The cluster's own EncryptionConfiguration, beside its certificates.
 pub const ENCRYPTION: &str = "encryption.yaml";
 
-/// What the API server is given besides its store.
+/// As whom the API server shows itself to extension servers.
+const FRONT_PROXY: &str = "front-proxy-client";
+
+/// What the API server is given besides its store. Flags may say otherwise: see `security`.
 pub fn options(pki: &Pki, advertise: Option<SocketAddr>) -> Result<slipway_apiserver::Options> {
     let kubelet_client = pki.client("kubelet-client", "kube-apiserver-kubelet-client", &["system:masters"])?;
+    let front_proxy = pki.front_proxy()?;
+    let proxy_client = front_proxy.client(FRONT_PROXY, FRONT_PROXY, &[])?;
     Ok(slipway_apiserver::Options {
+        proxy_client_identity: Some((proxy_client.cert_pem, proxy_client.key_pem)),
+        request_header: Some(RequestHeader {
+            client_ca_pem: front_proxy.ca.cert_pem,
+            allowed_names: vec![FRONT_PROXY.into()],
+            ..RequestHeader::default()
+        }),
         service_cidr: SERVICE_CIDR.into(),
         advertise,
         client_ca_pem: Some(pki.ca.cert_pem.clone()),
@@ -36,12 +47,12 @@ pub fn options(pki: &Pki, advertise: Option<SocketAddr>) -> Result<slipway_apise
     })
 }
 
-/// The serving side of TLS: clients may show a certificate of the cluster's CA (proxies one of `proxies`), and need not.
+/// The serving side of TLS: clients may show a certificate of the cluster's CA (proxies one of theirs), and need not.
 pub fn tls(
     pki: &Pki,
     listen: SocketAddr,
     further: impl IntoIterator<Item = String>,
-    proxies: Option<&Path>,
+    proxies: Option<&RequestHeader>,
 ) -> Result<Arc<rustls::ServerConfig>> {
     let mut names: BTreeSet<String> =
         ["localhost", "127.0.0.1", KUBERNETES_SERVICE, "kubernetes", "kubernetes.default", "kubernetes.default.svc"]
@@ -54,8 +65,8 @@ pub fn tls(
     names.extend(further);
     let identity = pki.server("apiserver", "kube-apiserver", &names)?;
     let mut client_ca = pki.ca.cert_pem.clone();
-    if let Some(path) = proxies {
-        client_ca += &std::fs::read_to_string(path).with_context(|| format!("reading {}", path.display()))?;
+    if let Some(rule) = proxies {
+        client_ca += &rule.client_ca_pem;
     }
     slipway_apiserver::http::serve::tls(&identity.cert_pem, &identity.key_pem, Some(&client_ca))
         .context("the serving side of TLS")
@@ -121,7 +132,7 @@ pub async fn run(flags: cli::Apiserver, shutdown: CancellationToken) -> Result<(
     if let Some(listen) = flags.etcd_listen {
         serve_etcd(store, &pki, listen, names.clone(), shutdown.clone()).await?;
     }
-    let tls = tls(&pki, flags.listen, names, flags.security.requestheader_client_ca_file.as_deref())?;
+    let tls = tls(&pki, flags.listen, names, api.options.request_header.as_ref())?;
     let listener = bind(flags.listen).await?;
     if let Some(path) = &flags.write_kubeconfig {
         let host = flags.advertise_address.unwrap_or_else(|| match flags.listen.ip() {

@@ -139,7 +139,7 @@ async fn serve(
     advertise: Option<SocketAddr>,
     stop: &CancellationToken,
 ) -> Result<Vec<JoinHandle<()>>> {
-    let proxies = flags.security.requestheader_client_ca_file.as_deref();
+    let proxies = api.options.request_header.as_ref();
     let tls = server::tls(pki, flags.listen, advertise.map(|address| address.ip().to_string()), proxies)?;
     let mut addresses = vec![flags.listen];
     if let Some(advertise) = advertise

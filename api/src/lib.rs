@@ -36,4 +36,5 @@ pub use k8s_openapi::api::storage::v1 as storage;
 pub use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1 as apiextensions;
 pub use k8s_openapi::apimachinery::pkg::apis::meta::v1 as meta;
 pub use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
+pub use k8s_openapi::kube_aggregator::pkg::apis::apiregistration::v1 as apiregistration;
 pub use k8s_openapi::{ByteString, jiff};

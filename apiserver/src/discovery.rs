@@ -1,6 +1,7 @@
 //! What is served, told to clients: `/api`, `/apis` and the resources of each group and version; all of it in one answer
-//! (aggregated discovery) for a client that accepts that.
+//! (aggregated discovery) for a client that accepts that. What extension servers serve is told as they tell it.
 
+use crate::aggregation::{self, priority};
 use crate::http::error::Status;
 use crate::http::negotiate::{Accept, Offer};
 use crate::http::respond;
@@ -13,31 +14,8 @@ use http::request::Parts;
 use http::{HeaderValue, Method, StatusCode, header};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
+use std::cmp::Reverse;
 use std::collections::BTreeMap;
-
-/// The order in which Kubernetes lists its groups: a client that looks for a resource by its name alone takes the first.
-const GROUPS: &[&str] = &[
-    "",
-    "apps",
-    "events.k8s.io",
-    "authentication.k8s.io",
-    "authorization.k8s.io",
-    "autoscaling",
-    "batch",
-    "certificates.k8s.io",
-    "networking.k8s.io",
-    "policy",
-    "rbac.authorization.k8s.io",
-    "storage.k8s.io",
-    "admissionregistration.k8s.io",
-    "apiextensions.k8s.io",
-    "scheduling.k8s.io",
-    "coordination.k8s.io",
-    "node.k8s.io",
-    "discovery.k8s.io",
-    "flowcontrol.apiserver.k8s.io",
-    "resource.k8s.io",
-];
 
 const VERBS: &[&str] = &["create", "delete", "deletecollection", "get", "list", "patch", "update", "watch"];
 
@@ -53,8 +31,25 @@ struct Resource {
     subresources: Vec<Subresource>,
 }
 
-/// By place in `GROUPS`, then group; then version; then plural.
-type Served = BTreeMap<(usize, &'static str), BTreeMap<&'static str, BTreeMap<&'static str, Resource>>>;
+/// By plural.
+type Resources = BTreeMap<&'static str, Resource>;
+
+struct Group {
+    name: String,
+    /// The preferred one first.
+    versions: Vec<Version>,
+}
+
+struct Version {
+    name: String,
+    content: Content,
+}
+
+enum Content {
+    Here(Resources),
+    /// What an extension server told, and whether it still does.
+    Behind { resources: Vec<Value>, fresh: bool },
+}
 
 /// Answers a GET of `/api`, `/api/VERSION`, `/apis`, `/apis/GROUP`, `/apis/GROUP/VERSION`; `None` for any other path.
 pub fn respond(server: &ApiServer, request: &Parts) -> Option<Result<Response, Status>> {
@@ -76,8 +71,8 @@ pub fn respond(server: &ApiServer, request: &Parts) -> Option<Result<Response, S
         ["api"] => Some(json!({"kind": "APIVersions", "versions": ["v1"], "serverAddressByClientCIDRs": addresses(server)})),
         ["apis"] => Some(group_list(&served)),
         ["api", version] => resource_list(&served, "", version),
-        ["apis", group] if !group.is_empty() => find(&served, group).map(|(group, versions)| {
-            let mut object = group_object(group, versions);
+        ["apis", group] if !group.is_empty() => find(&served, group).map(|group| {
+            let mut object = group_object(group);
             object["kind"] = "APIGroup".into();
             object["apiVersion"] = "v1".into();
             object
@@ -90,15 +85,49 @@ pub fn respond(server: &ApiServer, request: &Parts) -> Option<Result<Response, S
     Some(accept.map(|accept| respond::value(accept, StatusCode::OK, &answer)))
 }
 
-fn served(server: &ApiServer) -> Served {
-    let mut served = Served::new();
-    let mut add = |group: &'static str, version: &'static str, resource: Resource| {
-        let place = GROUPS.iter().position(|known| *known == group).unwrap_or(GROUPS.len());
-        served.entry((place, group)).or_default().entry(version).or_default().insert(resource.plural, resource);
+/// All groups in the order of their priorities, as their APIServices have them: who looks for a resource by its name alone
+/// takes the first.
+fn served(server: &ApiServer) -> Vec<Group> {
+    let services = server.aggregator.services();
+    let mut all: BTreeMap<(String, String), Content> = local(server)
+        .into_iter()
+        .map(|((group, version), resources)| ((group.to_owned(), version.to_owned()), Content::Here(resources)))
+        .collect();
+    for (service, _) in services.remotes() {
+        let (resources, fresh) = server.aggregator.resources(service);
+        all.insert((service.group.clone(), service.version.clone()), Content::Behind { resources, fresh });
+    }
+    let priorities = |group: &str, version: &str| match services.get(group, version) {
+        // It has none of its own, and comes first.
+        _ if group == aggregation::GROUP => (i64::MAX, 0),
+        Some(service) => (service.group_priority, service.version_priority),
+        None => priority::builtin(group, version),
     };
+    // A group is where the first of its versions is, which are told apart by their APIServices' names.
+    let mut groups: BTreeMap<String, ((Reverse<i64>, String), Vec<Version>)> = BTreeMap::new();
+    for ((group, version), content) in all {
+        let place = (Reverse(priorities(&group, &version).0), format!("{version}.{group}"));
+        let (first, versions) = groups.entry(group).or_insert_with(|| (place.clone(), vec![]));
+        *first = place.min(first.clone());
+        versions.push(Version { name: version, content });
+    }
+    let mut groups: Vec<_> = groups.into_iter().collect();
+    groups.sort_by(|(_, (one, _)), (_, (other, _))| one.cmp(other));
+    let sorted = groups.into_iter().map(|(name, (_, mut versions))| {
+        versions.sort_by_cached_key(|version| {
+            (Reverse(priorities(&name, &version.name).1), priority::by_preference(&version.name))
+        });
+        Group { name, versions }
+    });
+    sorted.collect()
+}
+
+/// What this server serves itself, by group and version.
+fn local(server: &ApiServer) -> BTreeMap<(&'static str, &'static str), Resources> {
+    let mut local: BTreeMap<(&'static str, &'static str), Resources> = BTreeMap::new();
     for strategy in server.strategies() {
         let names = strategy.names();
-        add(names.group, names.version, resource(names));
+        local.entry((names.group, names.version)).or_default().insert(names.plural, resource(names));
     }
     for review in subresources::review::ALL {
         let resource = Resource {
@@ -111,9 +140,9 @@ fn served(server: &ApiServer) -> Served {
             categories: &[],
             subresources: vec![],
         };
-        add(review.group, review.version, resource);
+        local.entry((review.group, review.version)).or_default().insert(resource.plural, resource);
     }
-    served
+    local
 }
 
 fn resource(names: &Names) -> Resource {
@@ -134,23 +163,8 @@ fn resource(names: &Names) -> Resource {
     }
 }
 
-type Versions = BTreeMap<&'static str, BTreeMap<&'static str, Resource>>;
-
-fn find<'a>(served: &'a Served, group: &str) -> Option<(&'static str, &'a Versions)> {
-    served.iter().find(|((_, name), _)| *name == group).map(|((_, name), versions)| (*name, versions))
-}
-
-/// Versions as Kubernetes prefers them: `v2` before `v1` before `v1beta1` before `v1alpha1`.
-fn by_preference<T>(versions: &BTreeMap<&'static str, T>) -> Vec<&'static str> {
-    let rank = |version: &str| {
-        let stable = !version.contains("alpha") && !version.contains("beta");
-        let number = |text: &str| text.parse::<u32>().unwrap_or_default();
-        let digits: Vec<u32> = version.split(|c: char| !c.is_ascii_digit()).map(number).collect();
-        (stable, version.contains("beta"), digits)
-    };
-    let mut names: Vec<&'static str> = versions.keys().copied().collect();
-    names.sort_by_key(|version| std::cmp::Reverse(rank(version)));
-    names
+fn find<'a>(served: &'a [Group], group: &str) -> Option<&'a Group> {
+    served.iter().find(|one| one.name == group)
 }
 
 fn addresses(server: &ApiServer) -> Value {
@@ -160,22 +174,23 @@ fn addresses(server: &ApiServer) -> Value {
     }
 }
 
-fn group_list(served: &Served) -> Value {
-    let named = served.iter().filter(|((_, group), _)| !group.is_empty());
-    let groups: Vec<Value> = named.map(|((_, group), versions)| group_object(group, versions)).collect();
+fn group_list(served: &[Group]) -> Value {
+    let groups: Vec<Value> = served.iter().filter(|group| !group.name.is_empty()).map(group_object).collect();
     json!({"kind": "APIGroupList", "apiVersion": "v1", "groups": groups})
 }
 
-fn group_object(group: &str, versions: &Versions) -> Value {
-    let version = |version: &str| json!({"groupVersion": format!("{group}/{version}"), "version": version});
-    let versions: Vec<Value> = by_preference(versions).into_iter().map(version).collect();
-    json!({"name": group, "preferredVersion": versions[0], "versions": versions})
+fn group_object(group: &Group) -> Value {
+    let version = |version: &Version| json!({"groupVersion": format!("{}/{}", group.name, version.name), "version": version.name});
+    let versions: Vec<Value> = group.versions.iter().map(version).collect();
+    json!({"name": group.name, "preferredVersion": versions[0], "versions": versions})
 }
 
-fn resource_list(served: &Served, group: &str, version: &str) -> Option<Value> {
-    let (_, versions) = find(served, group)?;
+/// Of what is served here: an extension server is asked itself.
+fn resource_list(served: &[Group], group: &str, version: &str) -> Option<Value> {
+    let found = find(served, group)?.versions.iter().find(|one| one.name == version)?;
+    let Content::Here(resources) = &found.content else { return None };
     let mut list = vec![];
-    for resource in versions.get(version)?.values() {
+    for resource in resources.values() {
         let mut object = json!({
             "name": resource.plural, "singularName": resource.singular, "namespaced": resource.namespaced,
             "kind": resource.kind, "verbs": resource.verbs,
@@ -226,9 +241,9 @@ fn aggregated_version(request: &Parts) -> Option<&'static str> {
 }
 
 /// One list of all groups (or of the core group), with an ETag so that clients need not read it again.
-fn aggregated(served: &Served, core: bool, version: &'static str, request: &Parts) -> Response {
-    let groups = served.iter().filter(|((_, group), _)| group.is_empty() == core);
-    let items: Vec<Value> = groups.map(|((_, group), versions)| group_discovery(group, versions)).collect();
+fn aggregated(served: &[Group], core: bool, version: &'static str, request: &Parts) -> Response {
+    let groups = served.iter().filter(|group| group.name.is_empty() == core);
+    let items: Vec<Value> = groups.map(group_discovery).collect();
     let list = json!({
         "kind": "APIGroupDiscoveryList", "apiVersion": format!("apidiscovery.k8s.io/{version}"),
         "metadata": {}, "items": items,
@@ -250,14 +265,19 @@ fn aggregated(served: &Served, core: bool, version: &'static str, request: &Part
     response
 }
 
-fn group_discovery(group: &str, versions: &Versions) -> Value {
-    let version = |version: &'static str| {
-        let resources: Vec<Value> =
-            versions[version].values().map(|resource| resource_discovery(group, version, resource)).collect();
-        json!({"version": version, "freshness": "Current", "resources": resources})
+fn group_discovery(group: &Group) -> Value {
+    let version = |version: &Version| {
+        let (resources, fresh) = match &version.content {
+            Content::Here(all) => {
+                (all.values().map(|resource| resource_discovery(&group.name, &version.name, resource)).collect(), true)
+            }
+            Content::Behind { resources, fresh } => (resources.clone(), *fresh),
+        };
+        let freshness = if fresh { "Current" } else { "Stale" };
+        json!({"version": version.name, "freshness": freshness, "resources": resources})
     };
-    let versions: Vec<Value> = by_preference(versions).into_iter().map(version).collect();
-    json!({"metadata": {"name": group}, "versions": versions})
+    let versions: Vec<Value> = group.versions.iter().map(version).collect();
+    json!({"metadata": {"name": group.name}, "versions": versions})
 }
 
 fn resource_discovery(group: &str, version: &str, resource: &Resource) -> Value {
@@ -288,12 +308,6 @@ fn resource_discovery(group: &str, version: &str, resource: &Resource) -> Value 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn versions_are_listed_stable_first() {
-        let versions = ["v1alpha1", "v1", "v2beta1", "v2", "v1beta2"].into_iter().map(|version| (version, ())).collect();
-        assert_eq!(by_preference(&versions), ["v2", "v1", "v2beta1", "v1beta2", "v1alpha1"]);
-    }
 
     #[test]
     fn the_accept_header_chooses_the_form() {

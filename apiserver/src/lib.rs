@@ -5,6 +5,7 @@
 //! one file a kind.
 
 pub mod admission;
+pub mod aggregation;
 pub mod audit;
 pub mod authorization;
 mod bootstrap;

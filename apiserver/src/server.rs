@@ -1,5 +1,6 @@
 //! The server's state, and how it is started and asked from within the process.
 
+use crate::aggregation::{self, Aggregator};
 use crate::audit::Audit;
 use crate::authorization::rbac::{self, Rbac};
 use crate::encryption::{self, Encryption};
@@ -48,6 +49,8 @@ pub struct Options {
     pub static_tokens: Vec<(String, User)>,
     /// Other issuers whose tokens are accepted.
     pub jwt_issuers: Vec<JwtIssuer>,
+    /// The certificate and key by which extension servers know that this server speaks for others.
+    pub proxy_client_identity: Option<(String, String)>,
     /// Proxies in front that say who asks.
     pub request_header: Option<RequestHeader>,
     /// What is told of requests, and to whom.
@@ -73,6 +76,7 @@ impl Default for Options {
             kubelet_ca_pem: None,
             static_tokens: vec![],
             jwt_issuers: vec![],
+            proxy_client_identity: None,
             request_header: None,
             audit: Arc::default(),
             encryption: Arc::default(),
@@ -117,6 +121,7 @@ pub struct ApiServer {
     pub(crate) registrations: crate::admission::dynamic::Registrations,
     pub(crate) documents: crate::openapi::Cache,
     pub(crate) served: crate::custom_resources::Served,
+    pub(crate) aggregator: Aggregator,
     bootstrapped: AtomicBool,
     closing: CancellationToken,
 }
@@ -140,6 +145,8 @@ impl ApiServer {
             .map_err(|why| Error::Options { what: "the client CA", why })?;
         let jwt_issuers =
             Issuers::new(&options.jwt_issuers).map_err(|why| Error::Options { what: "the OpenID issuers' CA", why })?;
+        let aggregator = Aggregator::new(options.proxy_client_identity.as_ref())
+            .map_err(|why| Error::Options { what: "the identity for extension servers", why })?;
         let server = Arc::new(ApiServer {
             options,
             store,
@@ -160,17 +167,20 @@ impl ApiServer {
             registrations: Default::default(),
             documents: crate::openapi::Cache::default(),
             served: crate::custom_resources::Served::default(),
+            aggregator,
             bootstrapped: AtomicBool::new(false),
             closing: CancellationToken::new(),
         });
         server.served.follow(&server, &server.snapshot());
         crate::admission::repair(&server).await?;
         crate::bootstrap::run(&server).await.map_err(|status| Error::Bootstrap(status.message))?;
+        aggregation::start(&server).await.map_err(|status| Error::Bootstrap(status.message))?;
         crate::flow_control::settle(&server).await?;
         server.bootstrapped.store(true, Ordering::Release);
         tokio::spawn(crate::flow_control::run(Arc::downgrade(&server), server.closing.clone()));
         tokio::spawn(stall::run(Arc::downgrade(&server), server.closing.clone()));
         tokio::spawn(crate::custom_resources::run(Arc::downgrade(&server), server.closing.clone()));
+        aggregation::run(&server, &server.closing);
         tokio::spawn(encryption::rewrite(Arc::downgrade(&server), server.closing.clone()));
         tokio::spawn(crate::event_expiry::run(Arc::downgrade(&server), server.closing.clone()));
         tokio::spawn(crate::admission::policy::observe::run(Arc::downgrade(&server), server.closing.clone()));

@@ -361,13 +361,13 @@ async fn forged_and_broken_tokens_are_refused() {
 // === other issuers ===
 
 /// Who signs certificates in these tests.
-struct Authority {
-    pem: String,
+pub struct Authority {
+    pub pem: String,
     issuer: Issuer<'static, KeyPair>,
 }
 
 impl Authority {
-    fn new(name: &str) -> Self {
+    pub fn new(name: &str) -> Self {
         let mut params = CertificateParams::new(vec![]).unwrap();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         params.distinguished_name = named(name, &[]);
@@ -377,7 +377,7 @@ impl Authority {
     }
 
     /// Certificate and key.
-    fn sign(&self, hosts: &[&str], name: &str, groups: &[&str], usage: ExtendedKeyUsagePurpose) -> (String, String) {
+    pub fn sign(&self, hosts: &[&str], name: &str, groups: &[&str], usage: ExtendedKeyUsagePurpose) -> (String, String) {
         let mut params = CertificateParams::new(hosts.iter().map(|host| (*host).to_owned()).collect::<Vec<_>>()).unwrap();
         params.distinguished_name = named(name, groups);
         params.extended_key_usages = vec![usage];

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used)] // a test fails by it
 
 mod admission_policies;
+mod aggregation;
 mod apply;
 mod audit;
 mod authentication;
@@ -13,6 +14,7 @@ mod consistency;
 mod custom_resources;
 mod devices;
 mod encryption;
+mod extension_server;
 mod flow_control;
 mod hostile;
 mod hostile_routes;

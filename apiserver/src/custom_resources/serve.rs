@@ -111,6 +111,7 @@ pub(crate) async fn run(server: Weak<ApiServer>, closing: CancellationToken) {
 pub(crate) async fn look_again(server: &ApiServer) {
     if let Ok(snapshot) = server.cache.fresh().await {
         server.served.follow(server, &snapshot);
+        server.aggregator.follow(&snapshot);
     }
 }
 

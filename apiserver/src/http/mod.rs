@@ -19,6 +19,7 @@ pub mod session;
 pub mod stall;
 pub mod websocket;
 
+use crate::aggregation::{self, Proxied};
 use crate::audit;
 use crate::custom_resources;
 use crate::flow_control::{self, schema::Flow};
@@ -152,7 +153,8 @@ async fn handle(State(server): State<Arc<ApiServer>>, request: Request) -> Respo
             record.respond(refused(Status::internal(&Panicked(text_of(&*panic)))), true)
         }
     };
-    if info.is_resource && !info.is_long_running() && reader.gzip {
+    let ours = response.extensions().get::<Proxied>().is_none();
+    if info.is_resource && !info.is_long_running() && reader.gzip && ours {
         response = compression::whole(response).await;
     }
     if let Some(flow) = flow.get() {
@@ -205,7 +207,9 @@ async fn answer(
         let framing = websocket_framing(&info, &parts).map(|framing| (framing, parts.clone()));
         let mut response = dispatch(server, user, info, parts, body).await?;
         drop(permit);
-        if let Some((framing, parts)) = framing {
+        // An extension server has cut its watches itself.
+        let ours = response.extensions().get::<Proxied>().is_none();
+        if let Some((framing, parts)) = framing.filter(|_| ours) {
             response = websocket::messages(parts, response, framing).await?;
         }
         // Counted for as long as the body lasts.
@@ -232,6 +236,14 @@ fn websocket_framing(info: &RequestInfo, parts: &Parts) -> Option<websocket::Fra
 }
 
 async fn dispatch(server: Arc<ApiServer>, user: User, info: RequestInfo, parts: Parts, body: Body) -> Result<Response, Status> {
+    let mut remote = server.aggregator.remote(&info.group, &info.version);
+    if remote.is_none() && !info.version.is_empty() && !server.serves(&info.group, &info.version) {
+        custom_resources::look_again(&server).await;
+        remote = server.aggregator.remote(&info.group, &info.version);
+    }
+    if let Some(service) = remote {
+        return aggregation::forward(&server, &service, &user, &info, parts, body).await;
+    }
     if !info.is_resource {
         if info.verb != Verb::Get {
             return Ok(respond::page_not_found());
@@ -247,7 +259,7 @@ async fn dispatch(server: Arc<ApiServer>, user: User, info: RequestInfo, parts: 
         }
         return crate::discovery::respond(&server, &parts).unwrap_or_else(|| Ok(respond::page_not_found()));
     }
-    if server.strategy(&info.group, &info.version, &info.resource).is_none() {
+    if server.serves(&info.group, &info.version) && server.strategy(&info.group, &info.version, &info.resource).is_none() {
         custom_resources::look_again(&server).await;
     }
     if !server.serves(&info.group, &info.version) {

@@ -57,7 +57,12 @@ const fn atomic_but_merged(merge_key: &'static str) -> Rule {
 
 /// `core.v1.Pod` of a type's full name.
 fn short_name(type_name: &str) -> Option<&str> {
-    const ROOTS: [&str; 3] = ["io.k8s.api.", "io.k8s.apimachinery.pkg.apis.", "io.k8s.apiextensions-apiserver.pkg.apis."];
+    const ROOTS: [&str; 4] = [
+        "io.k8s.api.",
+        "io.k8s.apimachinery.pkg.apis.",
+        "io.k8s.apiextensions-apiserver.pkg.apis.",
+        "io.k8s.kube-aggregator.pkg.apis.",
+    ];
     ROOTS.iter().find_map(|root| type_name.strip_prefix(root))
 }
 
@@ -242,6 +247,8 @@ const FIELDS: &[(&str, Fields)] = &[
         ],
     ),
     ("apiextensions.v1.WebhookConversion", &[("conversionReviewVersions", ATOMIC)]),
+    ("apiregistration.v1.APIServiceSpec", &[("caBundle", ATOMIC)]),
+    ("apiregistration.v1.APIServiceStatus", CONDITIONS),
     ("apps.v1.DaemonSetStatus", CONDITIONS),
     ("apps.v1.DeploymentSpec", &[("strategy", RETAINED)]),
     ("apps.v1.DeploymentStatus", CONDITIONS),

@@ -1,6 +1,7 @@
 //! `/openapi/v2`, `/openapi/v3` and `/openapi/v3/…`. The documents are made when they are first asked for, and kept
 //! compressed: a tenth of what they would take.
 
+use crate::aggregation::{self, Specs};
 use crate::http::error::Status;
 use crate::kind::Strategy;
 use crate::openapi::document::Source;
@@ -51,43 +52,46 @@ struct Documents {
 
 /// The documents of what is served; made anew when that has changed and somebody asks.
 #[derive(Default)]
-pub struct Cache(Mutex<Option<(Arc<Resources>, Arc<Documents>)>>);
+pub struct Cache(Mutex<Option<(Arc<Resources>, Arc<Specs>, Arc<Documents>)>>);
 
 impl Cache {
-    fn of(&self, resources: Arc<Resources>) -> Arc<Documents> {
+    fn of(&self, resources: Arc<Resources>, specs: Arc<Specs>) -> Arc<Documents> {
         let custom: Vec<Arc<dyn Strategy>> =
             resources.all.iter().filter(|strategy| strategy.custom().is_some()).cloned().collect();
-        if custom.is_empty() {
-            static BUILTIN: LazyLock<Arc<Documents>> = LazyLock::new(|| Arc::new(Documents::new(vec![])));
+        if custom.is_empty() && specs.is_empty() {
+            static BUILTIN: LazyLock<Arc<Documents>> = LazyLock::new(|| Arc::new(Documents::new(vec![], &Specs::default())));
             return Arc::clone(&BUILTIN);
         }
         // Who asks meanwhile waits for the same.
         let mut kept = self.0.lock();
-        if let Some((_, documents)) = kept.as_ref().filter(|(of, _)| Arc::ptr_eq(of, &resources)) {
+        let same = |of: &Arc<Resources>, with: &Arc<Specs>| Arc::ptr_eq(of, &resources) && Arc::ptr_eq(with, &specs);
+        if let Some((.., documents)) = kept.as_ref().filter(|(of, with, _)| same(of, with)) {
             return Arc::clone(documents);
         }
-        let documents = Arc::new(Documents::new(custom));
-        *kept = Some((resources, Arc::clone(&documents)));
+        let documents = Arc::new(Documents::new(custom, &specs));
+        *kept = Some((resources, specs, Arc::clone(&documents)));
         documents
     }
 }
 
 impl Documents {
-    fn new(custom: Vec<Arc<dyn Strategy>>) -> Documents {
+    fn new(custom: Vec<Arc<dyn Strategy>>, specs: &Specs) -> Documents {
         let source = Source::collect(custom);
         let v3: BTreeMap<String, Document> = source
             .homes()
             .into_iter()
             .map(|(path, home)| (path, Document::new(source.v3(home).to_string().as_bytes())))
             .collect();
-        let paths: Map<String, Value> = v3
+        let mut paths: Map<String, Value> = v3
             .iter()
             .map(|(path, document)| {
                 (path.clone(), json!({"serverRelativeURL": format!("/openapi/v3/{path}?hash={}", document.hash)}))
             })
             .collect();
+        paths.extend(specs.v3.clone());
         let index = Document::new(json!({"paths": paths}).to_string().as_bytes());
-        let v2 = source.v2();
+        let mut v2 = source.v2();
+        specs.v2.iter().for_each(|part| aggregation::openapi::merge(&mut v2, part));
         Documents { v2_protobuf: Document::new(&protobuf::encode(&v2)), v2: Document::new(v2.to_string().as_bytes()), index, v3 }
     }
 }
@@ -98,9 +102,14 @@ pub async fn respond(server: &Arc<ApiServer>, request: &Parts) -> Option<Result<
     if path != "v2" && path != "v3" && !path.starts_with("v3/") {
         return None;
     }
+    if let ["v3", "apis", group, version] = path.split('/').collect::<Vec<_>>().as_slice()
+        && let Some(service) = server.aggregator.remote(group, version)
+    {
+        return Some(aggregation::document(server, &service, request).await);
+    }
     // To make them takes a moment, once.
     let asked = Arc::clone(server);
-    let documents = tokio::task::spawn_blocking(move || asked.documents.of(asked.registry.current())).await;
+    let documents = tokio::task::spawn_blocking(move || asked.documents.of(asked.registry.current(), asked.aggregator.specs())).await;
     let documents = match documents {
         Ok(documents) => documents,
         Err(error) => return Some(Err(Status::internal(&error))),

@@ -6,6 +6,7 @@ use std::sync::Arc;
 pub mod addresses;
 pub mod admission_registration;
 pub mod amounts;
+mod api_service;
 mod certificate_signing_request;
 mod config_map;
 mod controller_revision;
@@ -96,6 +97,7 @@ pub fn builtin() -> Vec<Arc<dyn Strategy>> {
         kind::<dynamic_resource_allocation::resource_slice::ResourceSlice>(),
         kind::<runtime_class::RuntimeClass>(),
         kind::<custom_resource_definition::CustomResourceDefinition>(),
+        kind::<api_service::APIService>(),
         kind::<priority_class::PriorityClass>(),
         kind::<pod_disruption_budget::PodDisruptionBudget>(),
         kind::<certificate_signing_request::CertificateSigningRequest>(),

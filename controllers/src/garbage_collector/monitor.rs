@@ -18,7 +18,7 @@ use super::Shared;
 use crate::{
     cache::Sink,
     caches::Caches,
-    discovery::{Discovered, discover},
+    discovery::{Discovered, discover_beside},
     reflect::{Collection, Form, reflect},
     resource::Resource,
 };
@@ -41,9 +41,11 @@ impl Monitor {
     async fn follow(&self, shutdown: CancellationToken) {
         let mut watches: HashMap<Resource, (CancellationToken, watch::Receiver<bool>)> = HashMap::new();
         let mut tasks = JoinSet::new();
+        let mut before = vec![];
         loop {
-            let pause = match discover(&self.client).await {
+            let pause = match discover_beside(&self.client, &before).await {
                 Ok(discovered) => {
+                    before.clone_from(&discovered);
                     self.adjust(discovered, &mut watches, &mut tasks, &shutdown);
                     for (_, synced) in watches.values_mut() {
                         let _ = tokio::time::timeout(DISCOVERY_PERIOD, synced.wait_for(|synced| *synced)).await;

@@ -18,7 +18,7 @@ use super::{Counted, Counts};
 use crate::{
     cache::Sink,
     caches::Caches,
-    discovery::discover,
+    discovery::discover_beside,
     reflect::{Collection, Form, reflect},
     resource::{Object, Resource},
 };
@@ -56,7 +56,7 @@ impl Monitor {
                 self.counts.woken().await;
                 continue;
             }
-            match discover(&self.client).await {
+            match discover_beside(&self.client, &[]).await {
                 Ok(served) => {
                     for kind in missing {
                         let found = served.iter().find(|known| {

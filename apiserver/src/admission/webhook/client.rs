@@ -30,7 +30,7 @@ const SHOWN_MAX: usize = 256;
 const CLIENTS_MAX: usize = 256;
 const IDLE: Duration = Duration::from_secs(90);
 const IDLE_PER_HOST: usize = 25;
-/// Where certificate authorities lie, for webhooks without a bundle.
+/// Where certificate authorities lie, for those without a bundle.
 const SYSTEM_ROOTS: [&str; 3] = ["/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt", "/etc/ssl/cert.pem"];
 
 /// `clientConfig`: of an admission webhook, and of a conversion webhook.
@@ -176,7 +176,7 @@ async fn exchange(client: &Https, request: Request<Full<Bytes>>) -> Result<Bytes
 }
 
 /// What Go would say of it.
-fn in_words(error: &hyper_util::client::legacy::Error) -> String {
+pub(crate) fn in_words(error: &hyper_util::client::legacy::Error) -> String {
     let mut chain = vec![];
     let mut cause = error.source();
     while let Some(error) = cause {
@@ -247,7 +247,7 @@ impl Way {
     }
 }
 
-fn roots(bundle: &[u8]) -> Result<rustls::RootCertStore, String> {
+pub(crate) fn roots(bundle: &[u8]) -> Result<rustls::RootCertStore, String> {
     let mut roots = rustls::RootCertStore::empty();
     let system;
     let pem = if bundle.is_empty() {

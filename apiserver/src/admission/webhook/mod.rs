@@ -1,7 +1,7 @@
 //! Admission webhooks: servers that are asked about writes by an AdmissionReview.
 
-mod client;
-mod resolve;
+pub(crate) mod client;
+pub(crate) mod resolve;
 mod review;
 
 pub use client::Clients;

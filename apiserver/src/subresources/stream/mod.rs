@@ -142,7 +142,7 @@ async fn carry(socket: WebSocket, backend: TokioIo<hyper::upgrade::Upgraded>) {
 }
 
 /// Joins the two until one of them ends.
-pub(super) async fn tunnel(client: OnUpgrade, backend: hyper::upgrade::Upgraded) {
+pub(crate) async fn tunnel(client: OnUpgrade, backend: hyper::upgrade::Upgraded) {
     let client = match client.await {
         Ok(client) => client,
         Err(error) => {
@@ -157,7 +157,7 @@ pub(super) async fn tunnel(client: OnUpgrade, backend: hyper::upgrade::Upgraded)
     }
 }
 
-pub(super) fn asks_for_upgrade(headers: &HeaderMap) -> bool {
+pub(crate) fn asks_for_upgrade(headers: &HeaderMap) -> bool {
     let connection = headers.get_all(header::CONNECTION).iter().filter_map(|value| value.to_str().ok());
     let named = connection.flat_map(|value| value.split(',')).any(|option| option.trim().eq_ignore_ascii_case("upgrade"));
     named && headers.contains_key(header::UPGRADE)

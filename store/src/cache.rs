@@ -95,7 +95,15 @@ struct Shared<A> {
     /// Every change up to this revision is in the queues of the watchers it concerns.
     delivered: AtomicI64,
     hub: Mutex<Hub<A>>,
-    pins: Mutex<VecDeque<(Instant, Snapshot<A>)>>,
+    pins: Mutex<VecDeque<Pin<A>>>,
+}
+
+/// A snapshot that is kept.
+struct Pin<A> {
+    since: Instant,
+    /// It has all keys that begin with it, and perhaps no others.
+    prefix: String,
+    snapshot: Snapshot<A>,
 }
 
 /// See the module.
@@ -156,27 +164,34 @@ impl<A: Send + Sync + 'static> Cache<A> {
         self.at_least(self.shared.store.revision().await?).await
     }
 
-    /// Keeps a snapshot for `Limits::horizon`, for a `continue` token that names its revision.
-    pub fn pin(&self, snapshot: &Snapshot<A>) {
+    /// Keeps a snapshot for `Limits::horizon`, for a `continue` token that names its revision. It has at least all keys that
+    /// begin with `prefix`. Of a revision that is past, it is not kept longer for being asked for again.
+    pub fn pin(&self, snapshot: &Snapshot<A>, prefix: &str) {
         let now = Instant::now();
+        let past = self.shared.current.load().revision != snapshot.revision;
         let mut pins = self.shared.live_pins(now);
-        pins.retain(|(_, pinned)| pinned.revision != snapshot.revision);
+        let same = |pin: &Pin<A>| pin.snapshot.revision == snapshot.revision && pin.prefix == prefix;
+        if past && pins.iter().any(same) {
+            return;
+        }
+        pins.retain(|pin| !same(pin));
         if pins.len() >= PINS_MAX {
             pins.pop_front();
         }
-        pins.push_back((now, snapshot.clone()));
+        pins.push_back(Pin { since: now, prefix: prefix.to_owned(), snapshot: snapshot.clone() });
     }
 
-    /// A pinned snapshot, or the current one if it has just this revision; else `Compacted`.
-    pub fn pinned(&self, revision: Revision) -> Result<Snapshot<A>, Error> {
+    /// A pinned snapshot that has all keys that begin with `prefix`, or the current one if it has just this revision; else
+    /// `Compacted`. With it the prefix under which it was pinned.
+    pub fn pinned(&self, revision: Revision, prefix: &str) -> Result<(Snapshot<A>, String), Error> {
         let current = self.shared.current.load();
         if current.revision == revision {
-            return Ok(Snapshot::clone(&current));
+            return Ok((Snapshot::clone(&current), String::new()));
         }
         let pins = self.shared.live_pins(Instant::now());
-        let found = pins.iter().find(|(_, pinned)| pinned.revision == revision);
-        found.map(|(_, pinned)| pinned.clone()).ok_or_else(|| {
-            let oldest = pins.iter().map(|(_, pinned)| pinned.revision).min();
+        let found = pins.iter().find(|pin| pin.snapshot.revision == revision && prefix.starts_with(&pin.prefix));
+        found.map(|pin| (pin.snapshot.clone(), pin.prefix.clone())).ok_or_else(|| {
+            let oldest = pins.iter().map(|pin| pin.snapshot.revision).min();
             Error::Compacted { oldest: oldest.unwrap_or(current.revision) }
         })
     }
@@ -199,9 +214,9 @@ impl<A> Drop for Cache<A> {
 }
 
 impl<A> Shared<A> {
-    fn live_pins(&self, now: Instant) -> parking_lot::MutexGuard<'_, VecDeque<(Instant, Snapshot<A>)>> {
+    fn live_pins(&self, now: Instant) -> parking_lot::MutexGuard<'_, VecDeque<Pin<A>>> {
         let mut pins = self.pins.lock();
-        while pins.front().is_some_and(|(since, _)| now.duration_since(*since) > self.limits.horizon) {
+        while pins.front().is_some_and(|pin| now.duration_since(pin.since) > self.limits.horizon) {
             pins.pop_front();
         }
         pins

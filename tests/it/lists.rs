@@ -123,7 +123,10 @@ async fn a_forgotten_page_can_be_gone_on_with_inconsistently() {
     let token = first["metadata"]["continue"].as_str().unwrap();
     server.post(MAPS, config_map("d", "1")).await.expect(201);
     // So that the cache has seen it: what is current counts as pinned.
-    server.get(MAPS).await.expect(200);
+    let newest = server.get(MAPS).await.expect(200)["metadata"]["resourceVersion"].as_str().unwrap().parse().unwrap();
+    server.get(&format!("{MAPS}?limit=1&continue={token}")).await.expect(200);
+    tokio::time::sleep(std::time::Duration::from_millis(1)).await;
+    server.api.store.compact(newest).await.unwrap();
     let expired = server.get(&format!("{MAPS}?limit=1&continue={token}")).await;
     let token = expired.body["metadata"]["continue"].as_str().unwrap().to_owned();
     let message = expired.expect_status(410, "Expired");

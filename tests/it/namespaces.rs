@@ -69,17 +69,27 @@ async fn a_namespace_of_the_same_name_begins_empty() {
     }
 }
 
-/// `[sig-api-machinery] OrderedNamespaceDeletion namespace deletion should delete pod first`
+/// `[sig-api-machinery] OrderedNamespaceDeletion namespace deletion should delete pod first [Conformance]`
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn pods_go_before_what_they_use() {
-    let cluster = with_team().await;
-    let pod = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "held", "finalizers": ["example.org/hold"]},
-        "spec": {"containers": [{"name": "c", "image": "i"}]}});
-    cluster.create(&format!("{TEAM}/pods"), &pod.to_string()).await;
-    let map = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "used"}});
-    cluster.create(&format!("{TEAM}/configmaps"), &map.to_string()).await;
+    let cluster = Cluster::start(1).await;
+    cluster.create("/api/v1/namespaces", &namespace()).await;
+    cluster.until(&format!("{TEAM}/serviceaccounts/default"), "is there", |it| it["metadata"]["uid"].is_string()).await;
+    let (pod, map) = (format!("{TEAM}/pods/test-pod"), format!("{TEAM}/configmaps/test-configmap"));
+    let held = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "test-pod", "finalizers": ["e2e.example.com/finalizer"]},
+        "spec": {"terminationGracePeriodSeconds": 0, "containers": [{"name": "c", "image": "i"}]}});
+    cluster.create(&format!("{TEAM}/pods"), &held.to_string()).await;
+    cluster.until(&pod, "runs", |pod| pod["status"]["phase"] == "Running").await;
+    let used = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "test-configmap"}, "data": {"key": "value"}});
+    cluster.create(&format!("{TEAM}/configmaps"), &used.to_string()).await;
     cluster.server.delete(TEAM).await.expect(200);
-    cluster.until(&format!("{TEAM}/pods/held"), "is being deleted", |pod| pod["metadata"]["deletionTimestamp"].is_string()).await;
+    let processed = |team: &serde_json::Value| {
+        let conditions = team["status"]["conditions"].as_array().cloned().unwrap_or_default();
+        let told = conditions.iter().any(|condition| condition["type"] == "NamespaceDeletionContentFailure");
+        team["status"]["phase"] == "Terminating" && told
+    };
+    cluster.until(TEAM, "is worked on", processed).await;
+    cluster.until(&pod, "is being deleted", |pod| pod["metadata"]["deletionTimestamp"].is_string()).await;
     let told = cluster.until(TEAM, "tells what remains", |team| {
         team["status"]["conditions"].as_array().is_some_and(|conditions| {
             conditions
@@ -88,11 +98,19 @@ async fn pods_go_before_what_they_use() {
         })
     });
     told.await;
-    let map = cluster.server.get(&format!("{TEAM}/configmaps/used")).await.expect(200);
-    assert_eq!(map["metadata"].get("deletionTimestamp"), None);
-    cluster.server.patch(&format!("{TEAM}/pods/held"), json!({"metadata": {"finalizers": null}})).await.expect(200);
+    assert_eq!(cluster.server.get(&map).await.expect(200)["metadata"].get("deletionTimestamp"), None);
+    loop {
+        let mut free = cluster.server.get(&pod).await.expect(200);
+        free["metadata"]["finalizers"] = json!([]);
+        let answer = cluster.server.put(&pod, free).await;
+        if answer.code != 409 {
+            answer.expect(200);
+            break;
+        }
+    }
+    cluster.until_gone(&pod).await;
     cluster.until_gone(TEAM).await;
-    cluster.server.get(&format!("{TEAM}/configmaps/used")).await.expect(404);
+    cluster.server.get(&map).await.expect(404);
 }
 
 /// `[sig-auth] ServiceAccounts should guarantee kube-root-ca.crt exist in any namespace [Conformance]`

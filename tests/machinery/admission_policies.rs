@@ -43,9 +43,8 @@ fn deployment(name: &str, replicas: i32) -> Value {
         "template": {"metadata": {"labels": {"app": name}}, "spec": {"containers": [{"name": "c", "image": "i"}]}}}})
 }
 
-/// Conformance: "ValidatingAdmissionPolicy [Privileged:ClusterAdmin] should validate against a Deployment"
 #[tokio::test]
-async fn should_validate_against_a_deployment() {
+async fn each_validation_has_its_message_and_reason() {
     let server = TestServer::memory().await;
     let spec = json!({
         "matchConstraints": rule(&["CREATE", "UPDATE"], "apps", "deployments"),
@@ -73,7 +72,7 @@ async fn should_validate_against_a_deployment() {
     server.patch(&format!("{DEPLOYMENTS}/web/scale"), json!({"spec": {"replicas": 4}})).await.expect(200);
 }
 
-/// Conformance: "ValidatingAdmissionPolicy [Privileged:ClusterAdmin] should type check validation expressions"
+/// As the suite's "should type check validation expressions", which is not of its conformance part.
 #[tokio::test]
 async fn should_type_check_validation_expressions() {
     let server = TestServer::memory().await;
@@ -114,9 +113,8 @@ async fn should_type_check_validation_expressions() {
     );
 }
 
-/// Conformance: "ValidatingAdmissionPolicy [Privileged:ClusterAdmin] should allow expressions to refer variables."
 #[tokio::test]
-async fn should_allow_expressions_to_refer_variables() {
+async fn variables_are_evaluated_when_they_are_asked_for() {
     let server = TestServer::memory().await;
     let spec = json!({
         "matchConstraints": rule(&["CREATE"], "", "configmaps"),
@@ -136,64 +134,6 @@ async fn should_allow_expressions_to_refer_variables() {
         ),
         "{message}"
     );
-}
-
-/// Conformance: "ValidatingAdmissionPolicy [Privileged:ClusterAdmin] should support ValidatingAdmissionPolicy API operations" and
-/// "should support ValidatingAdmissionPolicyBinding API operations"
-#[tokio::test]
-async fn should_support_api_operations() {
-    let server = TestServer::memory().await;
-    let policy = object(
-        "ValidatingAdmissionPolicy",
-        "p",
-        json!({"matchConstraints": rule(&["CREATE"], "", "configmaps"), "validations": [{"expression": "true"}]}),
-    );
-    let binding = object("ValidatingAdmissionPolicyBinding", "p", json!({"policyName": "p", "validationActions": ["Deny"]}));
-    let mutations = json!([{"patchType": "JSONPatch", "jsonPatch": {"expression": "[]"}}]);
-    let mutating = object(
-        "MutatingAdmissionPolicy",
-        "p",
-        json!({"matchConstraints": rule(&["CREATE"], "", "configmaps"), "mutations": mutations, "reinvocationPolicy": "Never"}),
-    );
-    let mutating_binding = object("MutatingAdmissionPolicyBinding", "p", json!({"policyName": "p"}));
-    let group = server.get("/apis/admissionregistration.k8s.io").await.expect(200);
-    assert_eq!(group["versions"][0]["version"], "v1");
-    for (plural, object) in [
-        ("validatingadmissionpolicies", policy),
-        ("validatingadmissionpolicybindings", binding),
-        ("mutatingadmissionpolicies", mutating),
-        ("mutatingadmissionpolicybindings", mutating_binding),
-    ] {
-        let (all, one) = (path(plural), format!("{}/p", path(plural)));
-        let mut watch = server.watch(&format!("{all}?watch=true&resourceVersion=0")).await;
-        let created = server.post(&all, object).await.expect(201);
-        assert_eq!(created["metadata"]["generation"], 1);
-        assert_eq!(server.get(&one).await.expect(200)["spec"], created["spec"]);
-        assert_eq!(server.get(&all).await.expect(200)["items"].as_array().unwrap().len(), 1);
-        let patched = server.patch(&one, json!({"metadata": {"annotations": {"patched": "true"}}})).await.expect(200);
-        assert_eq!(patched["metadata"]["annotations"]["patched"], "true");
-        assert_eq!(patched["metadata"]["generation"], 1);
-        let mut changed = patched.clone();
-        changed["spec"]["matchResources"] = json!({"namespaceSelector": {"matchLabels": {"a": "b"}}});
-        if plural.ends_with("policies") {
-            changed["spec"].as_object_mut().unwrap().remove("matchResources");
-            changed["spec"]["failurePolicy"] = json!("Ignore");
-        }
-        let current = server.get(&one).await.expect(200);
-        changed["metadata"]["resourceVersion"] = current["metadata"]["resourceVersion"].clone();
-        assert_eq!(server.put(&one, changed).await.expect(200)["metadata"]["generation"], 2);
-        if plural == "validatingadmissionpolicies" {
-            let conditions = json!({"status": {"conditions": [{"type": "Checked", "status": "True", "reason": "R", "message": "m", "lastTransitionTime": "2026-01-01T00:00:00Z"}]}});
-            let patched = server.patch(&format!("{one}/status"), conditions).await.expect(200);
-            assert_eq!(patched["status"]["conditions"][0]["type"], "Checked");
-            assert_eq!(server.get(&format!("{one}/status")).await.expect(200)["status"]["conditions"][0]["status"], "True");
-        }
-        assert_eq!(watch.brief().await, "ADDED p");
-        assert_eq!(watch.brief().await, "MODIFIED p");
-        server.delete(&one).await.expect(200);
-        server.get(&one).await.expect_status(404, "NotFound");
-        server.delete(&all).await.expect(200);
-    }
 }
 
 #[tokio::test]
@@ -319,8 +259,7 @@ async fn policies_do_not_match_policies() {
     server.post(MAPS, config_map("a", "b")).await.expect(201);
 }
 
-/// Conformance: "MutatingAdmissionPolicy [Privileged:ClusterAdmin] should support MutatingAdmissionPolicy with ApplyConfiguration
-/// mutations" in spirit: sidecars and defaults that are merged in.
+/// Sidecars and defaults that are merged in.
 #[tokio::test]
 async fn a_configuration_is_merged_into_the_object() {
     let server = TestServer::memory().await;
@@ -342,7 +281,6 @@ async fn a_configuration_is_merged_into_the_object() {
     assert_eq!(created["spec"]["template"]["spec"]["containers"][0]["image"], "i");
 }
 
-/// Conformance: "MutatingAdmissionPolicy [Privileged:ClusterAdmin] should support JSONPatch mutations" in spirit.
 #[tokio::test]
 async fn a_json_patch_changes_the_object() {
     let server = TestServer::memory().await;
@@ -383,4 +321,83 @@ async fn validation_comes_after_mutation() {
     validating(&server, "owned", validation, json!({})).await;
     let created = server.post(MAPS, config_map("a", "b")).await.expect(201);
     assert_eq!(created["data"], json!({"key": "b", "owner": "kubernetes-admin"}));
+}
+
+/// Rules for deployments in namespaces with a label; the default one gets it.
+async fn marked_deployments(server: &TestServer) -> Value {
+    server.patch("/api/v1/namespaces/default", json!({"metadata": {"labels": {"marked": "true"}}})).await.expect(200);
+    let mut constraints = rule(&["CREATE", "UPDATE"], "apps", "deployments");
+    constraints["namespaceSelector"] = json!({"matchLabels": {"marked": "true"}});
+    constraints
+}
+
+fn for_marked() -> Value {
+    json!({"matchResources": {"namespaceSelector": {"matchLabels": {"marked": "true"}}}})
+}
+
+/// A ReplicaSet is none of a policy's business that is for Deployments.
+async fn a_replica_set_is_allowed(server: &TestServer) {
+    let mut set = deployment("non-replicated", 1);
+    set["kind"] = json!("ReplicaSet");
+    server.post("/apis/apps/v1/namespaces/default/replicasets", set).await.expect(201);
+}
+
+/// `[sig-api-machinery] ValidatingAdmissionPolicy [Privileged:ClusterAdmin] should validate against a Deployment [Conformance]`
+#[tokio::test]
+async fn deployments_are_validated() {
+    let server = TestServer::memory().await;
+    let spec = json!({"matchConstraints": marked_deployments(&server).await, "validations": [
+        {"expression": "object.spec.replicas > 1", "messageExpression": "'wants replicas > 1, got ' + object.spec.replicas"},
+        {"expression": "namespaceObject.metadata.name == 'default'", "message": "Internal error! Other namespace should not be allowed."},
+    ]});
+    validating(&server, "replicas.policy.example.com", spec, for_marked()).await;
+    server.post(DEPLOYMENTS, deployment("marker-deployment", 1)).await.expect_status(422, "Invalid");
+    server.post(DEPLOYMENTS, deployment("replicated", 2)).await.expect(201);
+    a_replica_set_is_allowed(&server).await;
+}
+
+/// `[sig-api-machinery] ValidatingAdmissionPolicy [Privileged:ClusterAdmin] should allow expressions to refer variables. [Conformance]`
+#[tokio::test]
+async fn expressions_refer_to_variables() {
+    let server = TestServer::memory().await;
+    let spec = json!({
+        "matchConstraints": marked_deployments(&server).await,
+        "variables": [{"name": "replicas", "expression": "object.spec.replicas"}, {"name": "oddReplicas", "expression": "variables.replicas % 2 == 1"}],
+        "validations": [{"expression": "variables.replicas > 1"}, {"expression": "variables.oddReplicas"}],
+    });
+    validating(&server, "odd.policy.example.com", spec, for_marked()).await;
+    server.post(DEPLOYMENTS, deployment("marker-deployment", 1)).await.expect_status(422, "Invalid");
+    server.post(DEPLOYMENTS, deployment("replicated", 3)).await.expect(201);
+    a_replica_set_is_allowed(&server).await;
+}
+
+/// A policy that applies one configuration to the deployments of the namespaces with the label.
+async fn applying(server: &TestServer, expression: &str) {
+    let mutation = json!({"patchType": "ApplyConfiguration", "applyConfiguration": {"expression": expression}});
+    let spec =
+        json!({"matchConstraints": marked_deployments(server).await, "mutations": [mutation], "reinvocationPolicy": "Never"});
+    let policy = object("MutatingAdmissionPolicy", "apply.policy.example.com", spec);
+    server.post(&path("mutatingadmissionpolicies"), policy).await.expect(201);
+    let mut spec = for_marked();
+    spec["policyName"] = json!("apply.policy.example.com");
+    let binding = object("MutatingAdmissionPolicyBinding", "apply.binding.example.com", spec);
+    server.post(&path("mutatingadmissionpolicybindings"), binding).await.expect(201);
+}
+
+/// `[sig-api-machinery] MutatingAdmissionPolicy [Privileged:ClusterAdmin] should mutate a Deployment with annotations [Conformance]`
+#[tokio::test]
+async fn deployments_are_annotated() {
+    let server = TestServer::memory().await;
+    applying(&server, "Object{metadata: Object.metadata{annotations: {\"mutated-by\": \"admission-policy\"}}}").await;
+    let created = server.post(DEPLOYMENTS, deployment("marker-deployment", 1)).await.expect(201);
+    assert_eq!(created["metadata"]["annotations"]["mutated-by"], "admission-policy");
+}
+
+/// `[sig-api-machinery] MutatingAdmissionPolicy [Privileged:ClusterAdmin] should mutate a Deployment [Conformance]`
+#[tokio::test]
+async fn deployments_are_changed() {
+    let server = TestServer::memory().await;
+    applying(&server, "Object{spec: Object.spec{replicas: 1337}}").await;
+    let created = server.post(DEPLOYMENTS, deployment("marker-deployment", 1)).await.expect(201);
+    assert_eq!(created["spec"]["replicas"], 1337);
 }

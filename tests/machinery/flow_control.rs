@@ -88,41 +88,6 @@ async fn waiting(server: &TestServer, count: i64) {
     .await;
 }
 
-/// "API priority and fairness should support FlowSchema API operations" and "… PriorityLevelConfiguration API operations".
-#[tokio::test]
-async fn both_kinds_are_served_with_all_verbs() {
-    let server = TestServer::memory().await;
-    let groups = server.get("/apis").await.expect(200);
-    assert!(groups["groups"].as_array().unwrap().iter().any(|group| group["name"] == "flowcontrol.apiserver.k8s.io"));
-    let resources = server.get("/apis/flowcontrol.apiserver.k8s.io/v1").await.expect(200);
-    let names: Vec<&str> = resources["resources"].as_array().unwrap().iter().map(|one| one["name"].as_str().unwrap()).collect();
-    assert_eq!(names, ["flowschemas", "flowschemas/status", "prioritylevelconfigurations", "prioritylevelconfigurations/status"]);
-    let schema = json!({"metadata": {"name": "s", "labels": {"t": "1"}}, "spec": {"priorityLevelConfiguration": {"name": "global-default"},
-        "matchingPrecedence": 9999, "distinguisherMethod": {"type": "ByUser"}, "rules": [{
-            "subjects": [{"kind": "User", "user": {"name": "somebody"}}],
-            "nonResourceRules": [{"verbs": ["get"], "nonResourceURLs": ["/x"]}]}]}});
-    let level = json!({"metadata": {"name": "s", "labels": {"t": "1"}}, "spec": {"type": "Limited",
-        "limited": {"nominalConcurrencyShares": 2, "limitResponse": {"type": "Reject"}}}});
-    for (path, object) in [(SCHEMAS, schema), (LEVELS, level)] {
-        let one = format!("{path}/s");
-        let created = server.post(path, object).await.expect(201);
-        assert_eq!(server.get(&one).await.expect(200)["metadata"]["uid"], created["metadata"]["uid"]);
-        let mut watch = server.watch(&format!("{path}?watch=1&labelSelector=t%3D1")).await;
-        assert_eq!(watch.brief().await, "ADDED s");
-        assert_eq!(server.get(&format!("{path}?labelSelector=t%3D1")).await.expect(200)["items"].as_array().unwrap().len(), 1);
-        let patched = server.patch(&one, json!({"metadata": {"annotations": {"patched": "true"}}})).await.expect(200);
-        assert_eq!(patched["metadata"]["annotations"]["patched"], "true");
-        let status = json!({"status": {"conditions": [{"type": "Other", "status": "True", "reason": "Test", "message": "m",
-            "lastTransitionTime": "2026-01-01T00:00:00Z"}]}});
-        let patched = server.patch(&format!("{one}/status"), status).await.expect(200);
-        assert!(patched["status"]["conditions"].as_array().unwrap().iter().any(|condition| condition["type"] == "Other"));
-        assert_eq!(server.get(&format!("{one}/status")).await.expect(200)["metadata"]["name"], "s");
-        server.delete(&one).await.expect(200);
-        server.delete(&format!("{path}?labelSelector=t%3D1")).await.expect(200);
-        server.get(&one).await.expect_status(404, "NotFound");
-    }
-}
-
 #[tokio::test]
 async fn the_mandatory_objects_come_back_and_dangling_is_told() {
     let server = TestServer::memory().await;
@@ -273,4 +238,77 @@ async fn a_watch_holds_a_seat_only_while_it_begins() {
     assert_eq!(watch.status(), 200);
     assert_eq!(get(&server, "jane", MAPS).await.status(), 200);
     drop(watch);
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_waits_too_long_is_told_to_come_again() {
+    let server = Arc::new(TestServer::memory().await);
+    let queuing = json!({"type": "Queue", "queuing": {"queues": 4, "handSize": 2, "queueLengthLimit": 5}});
+    narrow(&server, queuing).await;
+    let (send, blocker) = held(&server, "one");
+    executing(&server, 1).await;
+    let before = tokio::time::Instant::now();
+    let refused = get(&server, "mouse", MAPS).await;
+    assert_eq!((refused.status().as_u16(), header(&refused, "retry-after")), (429, "1"));
+    assert!(before.elapsed().as_secs() >= 15, "by the paused clock");
+    waiting(&server, 0).await;
+    send.send(()).unwrap();
+    assert_eq!(blocker.await.unwrap(), 201);
+}
+
+/// Flows may be told apart by namespace: what one asks of many does not keep it from asking another.
+#[tokio::test]
+async fn a_busy_namespace_does_not_slow_another() {
+    const GETS: usize = 60;
+    let server = Arc::new(TestServer::memory().await);
+    let queuing = json!({"type": "Queue", "queuing": {"queues": 64, "handSize": 4, "queueLengthLimit": 100}});
+    narrow(&server, queuing).await;
+    server
+        .patch(&format!("{SCHEMAS}/narrow"), json!({"spec": {"distinguisherMethod": {"type": "ByNamespace"}}}))
+        .await
+        .expect(200);
+    let (send, blocker) = held(&server, "one");
+    executing(&server, 1).await;
+    let order: Arc<Mutex<Vec<&'static str>>> = Arc::default();
+    let ask = |namespace: &'static str| {
+        let (server, order) = (Arc::clone(&server), Arc::clone(&order));
+        tokio::spawn(async move {
+            let code = get(&server, "jane", &format!("/api/v1/namespaces/{namespace}/configmaps")).await.status().as_u16();
+            order.lock().await.push(namespace);
+            code
+        })
+    };
+    let mut tasks: Vec<_> = (0..GETS).map(|_| ask("default")).collect();
+    waiting(&server, GETS as i64).await;
+    tasks.push(ask("kube-system"));
+    waiting(&server, GETS as i64 + 1).await;
+    send.send(()).unwrap();
+    assert_eq!(blocker.await.unwrap(), 201);
+    for task in tasks {
+        assert_eq!(task.await.unwrap(), 200);
+    }
+    let place = order.lock().await.iter().position(|namespace| *namespace == "kube-system").unwrap();
+    assert!(place <= 8, "it was answered as number {place}");
+}
+
+/// A schema whose level is gone sorts nothing any more.
+#[tokio::test]
+async fn without_its_level_a_schema_is_passed_over() {
+    let server = TestServer::memory().await;
+    let (schema, _) = narrow(&server, json!({"type": "Reject"})).await;
+    server.delete(&format!("{LEVELS}/narrow")).await.expect(200);
+    let response = eventually("another schema to be asked", async || {
+        let response = get(&server, "jane", MAPS).await;
+        (header(&response, "x-kubernetes-pf-flowschema-uid") != schema).then_some(response)
+    })
+    .await;
+    assert_eq!(response.status(), 200);
+    let global = server.get(&format!("{SCHEMAS}/global-default")).await.expect(200);
+    assert_eq!(header(&response, "x-kubernetes-pf-flowschema-uid"), global["metadata"]["uid"]);
+    let dangling = eventually("the condition", async || {
+        let schema = server.get(&format!("{SCHEMAS}/narrow")).await.expect(200);
+        let conditions = schema["status"]["conditions"].as_array().cloned().unwrap_or_default();
+        conditions.into_iter().find(|one| one["type"] == "Dangling" && one["status"] == "True")
+    });
+    assert_eq!(dangling.await["reason"], "NotFound");
 }

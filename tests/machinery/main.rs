@@ -3,6 +3,7 @@
 
 mod admission_policies;
 mod aggregation;
+mod api_operations;
 mod apply;
 mod audit;
 mod authentication;
@@ -31,7 +32,12 @@ mod pod_security;
 mod protobuf;
 mod rbac;
 mod resource_quota;
+mod resource_versions;
+mod reviews;
 mod servers;
 mod storage_drivers;
+mod two_servers;
+mod typed_field_validation;
 mod volumes;
+mod watchers;
 mod webhooks;

@@ -14,13 +14,15 @@ const FINDINGS_MAX: usize = 50;
 /// What Go's JSON decoder says of a time that it cannot read begins so.
 const TIME_FORMAT: &str = "2006-01-02T15:04:05Z07:00";
 
-pub struct Conform {
+pub struct Conform<'b> {
     pub validation: FieldValidation,
     /// What the reader of the body noted already, as `duplicate field "spec.replicas"`.
     pub duplicates: Vec<String>,
+    /// The body, if it is JSON: Go's decoder tells of all that it finds in the order in which it stands there.
+    pub json: Option<&'b [u8]>,
 }
 
-impl Conform {
+impl Conform<'_> {
     /// Prunes and normalises the object; the warnings, or a 400.
     pub fn run(self, expected: &Expected, object: &mut Value) -> Result<Vec<String>, Status> {
         let refuse = |why: &str| {
@@ -40,6 +42,9 @@ impl Conform {
         }
         let mut findings = self.duplicates;
         findings.append(&mut walk.unknown);
+        if let (Some(body), 2.., FieldValidation::Warn | FieldValidation::Strict) = (self.json, findings.len(), self.validation) {
+            findings = super::decode::in_document_order(body, &findings);
+        }
         match self.validation {
             FieldValidation::Ignore => Ok(vec![]),
             FieldValidation::Warn => Ok(findings),

@@ -76,15 +76,24 @@ pub fn decode_as(
 ) -> Result<(Value, Vec<String>), Status> {
     let (mut object, duplicates) = read(expected, body, content_type)?;
     check_kind(expected, &object, body)?;
-    let warnings = Conform { validation, duplicates }.run(expected, &mut object)?;
+    let json = is_json(content_type).then_some(body);
+    let warnings = Conform { validation, duplicates, json }.run(expected, &mut object)?;
     Ok((object, warnings))
+}
+
+fn media_type(content_type: &str) -> &str {
+    content_type.split(';').next().unwrap_or_default().trim()
+}
+
+fn is_json(content_type: &str) -> bool {
+    matches!(media_type(content_type), "" | "application/json")
 }
 
 /// The body as it is, and what stands twice in it.
 fn read(expected: &Expected, body: &[u8], content_type: &str) -> Result<(Value, Vec<String>), Status> {
     let duplicates = RefCell::new(vec![]);
-    let read = match content_type.split(';').next().unwrap_or_default().trim() {
-        "" | "application/json" => read_json(body, &duplicates),
+    let read = match media_type(content_type) {
+        _ if is_json(content_type) => read_json(body, &duplicates),
         "application/yaml" | "application/x-yaml" | "text/yaml" => read_yaml(body, &duplicates),
         _ => {
             return Err(Status::new(
@@ -160,7 +169,8 @@ fn shown(body: &[u8]) -> String {
 
 fn read_json(body: &[u8], duplicates: &RefCell<Vec<String>>) -> Result<Value, String> {
     let mut deserializer = serde_json::Deserializer::from_slice(body);
-    let value = Reader { path: &Path::Root, duplicates }.deserialize(&mut deserializer);
+    let note = |path: &Path, again: bool| note_duplicate(duplicates, path, again);
+    let value = Reader { path: &Path::Root, note: &note }.deserialize(&mut deserializer);
     value.and_then(|value| deserializer.end().map(|()| value)).map_err(|error| {
         let why = match error.classify() {
             serde_json::error::Category::Eof => "unexpected end of JSON input".to_owned(),
@@ -173,10 +183,39 @@ fn read_json(body: &[u8], duplicates: &RefCell<Vec<String>>) -> Result<Value, St
 fn read_yaml(body: &[u8], duplicates: &RefCell<Vec<String>>) -> Result<Value, String> {
     let text = std::str::from_utf8(body).map_err(|_| "yaml: invalid UTF-8".to_owned())?;
     let options = serde_saphyr::options! { duplicate_keys: serde_saphyr::DuplicateKeyPolicy::PassThrough };
+    let note = |path: &Path, again: bool| note_duplicate(duplicates, path, again);
     serde_saphyr::with_deserializer_from_str_with_options(text, options, |deserializer| {
-        Reader { path: &Path::Root, duplicates }.deserialize(deserializer)
+        Reader { path: &Path::Root, note: &note }.deserialize(deserializer)
     })
     .map_err(|error| format!("yaml: {error}"))
+}
+
+fn note_duplicate(duplicates: &RefCell<Vec<String>>, path: &Path, again: bool) {
+    if again {
+        let mut duplicates = duplicates.borrow_mut();
+        let note = format!("duplicate field \"{path}\"");
+        if duplicates.len() < DUPLICATES_MAX && !duplicates.contains(&note) {
+            duplicates.push(note);
+        }
+    }
+}
+
+/// What was found in a body that is JSON, in its order. Of a field that is unknown it does not matter how often it stands there.
+pub(super) fn in_document_order(body: &[u8], found: &[String]) -> Vec<String> {
+    let ordered = RefCell::new(vec![]);
+    let note = |path: &Path, again: bool| {
+        let unknown = format!("unknown field \"{path}\"");
+        let finding = if !again || found.contains(&unknown) { unknown } else { format!("duplicate field \"{path}\"") };
+        let mut ordered = ordered.borrow_mut();
+        if found.contains(&finding) && !ordered.contains(&finding) {
+            ordered.push(finding);
+        }
+    };
+    let mut deserializer = serde_json::Deserializer::from_slice(body);
+    match (Reader { path: &Path::Root, note: &note }).deserialize(&mut deserializer) {
+        Ok(_) => ordered.into_inner(),
+        Err(_) => found.to_vec(),
+    }
 }
 
 /// Reads a body that is JSON or YAML, whichever it is, and what stands twice in it.
@@ -230,10 +269,10 @@ impl fmt::Display for Path<'_> {
     }
 }
 
-/// Reads a value and notes the keys that stand twice in one object. The last one counts.
+/// Reads a value and tells of each key, and whether it has stood in its object before. The last one counts.
 struct Reader<'r> {
     path: &'r Path<'r>,
-    duplicates: &'r RefCell<Vec<String>>,
+    note: &'r dyn Fn(&Path, bool),
 }
 
 impl<'de> DeserializeSeed<'de> for Reader<'_> {
@@ -292,9 +331,7 @@ impl<'de> Visitor<'de> for Reader<'_> {
             return Err(A::Error::custom("exceeded max depth"));
         }
         let mut list = vec![];
-        while let Some(item) =
-            items.next_element_seed(Reader { path: &Path::Item(self.path, list.len()), duplicates: self.duplicates })?
-        {
+        while let Some(item) = items.next_element_seed(Reader { path: &Path::Item(self.path, list.len()), note: self.note })? {
             list.push(item);
         }
         Ok(list.into())
@@ -307,14 +344,8 @@ impl<'de> Visitor<'de> for Reader<'_> {
         let mut map = Map::new();
         while let Some(key) = entries.next_key::<String>()? {
             let path = Path::Field(self.path, &key);
-            if map.contains_key(&key) {
-                let mut duplicates = self.duplicates.borrow_mut();
-                let note = format!("duplicate field \"{path}\"");
-                if duplicates.len() < DUPLICATES_MAX && !duplicates.contains(&note) {
-                    duplicates.push(note);
-                }
-            }
-            let value = entries.next_value_seed(Reader { path: &path, duplicates: self.duplicates })?;
+            (self.note)(&path, map.contains_key(&key));
+            let value = entries.next_value_seed(Reader { path: &path, note: self.note })?;
             map.insert(key, value);
         }
         Ok(map.into())
@@ -347,16 +378,16 @@ mod tests {
             "template":{"spec":{"containers":[{"name":"a"},{"name":"b","imagee":"x"}]}}}}"#;
         assert_eq!(
             strict("Deployment", body).unwrap_err(),
-            "Deployment in version \"v1\" cannot be handled as a Deployment: strict decoding error: duplicate field \"spec.replicas\", \
-             unknown field \"spec.foo\", unknown field \"spec.template.spec.containers[1].imagee\""
+            "Deployment in version \"v1\" cannot be handled as a Deployment: strict decoding error: unknown field \"spec.foo\", \
+             duplicate field \"spec.replicas\", unknown field \"spec.template.spec.containers[1].imagee\""
         );
         let deployment = strategy("Deployment");
         let (object, warnings) = decode(&*deployment, body.as_bytes(), "", FieldValidation::Warn).unwrap();
         assert_eq!(
             warnings,
             [
-                "duplicate field \"spec.replicas\"",
                 "unknown field \"spec.foo\"",
+                "duplicate field \"spec.replicas\"",
                 "unknown field \"spec.template.spec.containers[1].imagee\""
             ]
         );

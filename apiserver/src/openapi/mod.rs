@@ -57,7 +57,7 @@ pub fn conform(strategy: &dyn Strategy, object: &mut Value, validation: FieldVal
 
 /// The same for a type that is named.
 pub(crate) fn conform_as(expected: &Expected, object: &mut Value, validation: FieldValidation) -> Result<Vec<String>, Status> {
-    conform::Conform { validation, duplicates: vec![] }.run(expected, object)
+    conform::Conform { validation, duplicates: vec![], json: None }.run(expected, object)
 }
 
 /// What a refusal of `conform` says is wrong, without the kind that it names first.

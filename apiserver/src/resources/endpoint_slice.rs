@@ -60,8 +60,6 @@ impl Kind for EndpointSlice {
         vec![Invalid::value("addressType", &json!(self.address_type), "field is immutable")]
     }
 
-    const UNCONDITIONAL_UPDATE: bool = false;
-
     fn columns() -> Vec<Column> {
         vec![
             Column::NAME,

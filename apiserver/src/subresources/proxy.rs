@@ -36,9 +36,9 @@ pub async fn handle(call: Call) -> Result<Response, Status> {
     if name.contains(':') {
         return Err(Status::bad_request(format!("invalid {} request {name:?}", call.strategy.names().singular)));
     }
-    let object = verbs::get_object(&call.server, &*call.strategy, call.namespace(), &name).await?;
     let kind = format!("{}ProxyOptions", call.strategy.names().kind);
     super::admit_connection(&call, &kind).await?;
+    let object = verbs::get_object(&call.server, &*call.strategy, call.namespace(), &name).await?;
     let address = if call.strategy.names().plural == "pods" {
         pod_address(&object, port.as_deref())
     } else {

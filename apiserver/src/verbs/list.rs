@@ -32,12 +32,12 @@ pub async fn list(call: Call) -> Result<Response, Status> {
     let accept = call.accept()?;
     let options = ListOptions::parse(&call.info.query, &*call.strategy)?;
     let selection = Selection::new(&call.strategy, call.info.namespace.as_deref(), &options);
-    let (snapshot, revision) = moment(&call, &options, &selection).await?;
+    let (snapshot, prefix) = moment(&call, &options, &selection).await?;
     stored::check_all_readable(&call.server.options.encryption, &snapshot, &selection.prefix)?;
-    let mut page = Page::of(&snapshot, &selection, &options, revision);
+    let mut page = Page::of(&snapshot, &selection, &options);
     page.entries = crate::custom_resources::present_all(&call.server, &*call.strategy, page.entries).await?;
     if page.next.is_some() {
-        call.server.cache.pin(&snapshot);
+        call.server.cache.pin(&snapshot, &prefix);
     }
     let cached = accept.form == Form::Object && call.strategy.names().stored_as.is_none();
     match accept.media {
@@ -47,38 +47,35 @@ pub async fn list(call: Call) -> Result<Response, Status> {
     }
 }
 
-/// The state that is listed, and the revision that the list says it has.
-async fn moment(call: &Call, options: &ListOptions, selection: &Selection) -> Result<(Snapshot, Revision), Status> {
-    let (cache, names) = (&call.server.cache, call.strategy.names());
+/// The state that is listed, and the prefix of the keys that it has all of.
+async fn moment(call: &Call, options: &ListOptions, selection: &Selection) -> Result<(Snapshot, String), Status> {
+    let names = call.strategy.names();
     let newest = match (&options.continue_from, options.version, options.version_match) {
         (Some(token), ..) if token.rv == Continue::INCONSISTENT => Version::Newest,
-        (Some(token), ..) => {
-            return match cache.pinned(token.rv) {
-                Ok(snapshot) => Ok((snapshot, token.rv)),
-                Err(slipway_store::Error::Compacted { .. }) => Err(expired(token)),
-                Err(error) => Err(status_of(error, names, "")),
-            };
-        }
-        (None, Version::At(revision), Some(VersionMatch::Exact)) => {
-            return Ok((exact(call, selection, revision).await?, revision));
-        }
+        (Some(token), ..) => return exact(call, selection, token.rv, Some(token)).await,
         // Without a match, a version with a limit means just this version, as Kubernetes has it.
-        (None, Version::At(revision), None) if options.limit > 0 => {
-            return Ok((exact(call, selection, revision).await?, revision));
+        (None, Version::At(revision), matching)
+            if matching == Some(VersionMatch::Exact) || (matching.is_none() && options.limit > 0) =>
+        {
+            return exact(call, selection, revision, None).await;
         }
         (None, version, _) => version,
     };
-    let snapshot = snapshot(&call.server, names, newest).await?;
-    let revision = snapshot.revision;
-    Ok((snapshot, revision))
+    Ok((snapshot(&call.server, names, newest).await?, String::new()))
 }
 
-/// The state at just this revision: pinned, or read from the store's history.
-async fn exact(call: &Call, selection: &Selection, revision: Revision) -> Result<Snapshot, Status> {
-    let names = call.strategy.names();
-    if let Ok(snapshot) = call.server.cache.pinned(revision) {
-        return Ok(snapshot);
+/// The state at just this revision: pinned, or read from the store's history, when another server has given the token or this
+/// one has forgotten.
+async fn exact(
+    call: &Call,
+    selection: &Selection,
+    revision: Revision,
+    token: Option<&Continue>,
+) -> Result<(Snapshot, String), Status> {
+    if let Ok(pinned) = call.server.cache.pinned(revision, &selection.prefix) {
+        return Ok(pinned);
     }
+    let names = call.strategy.names();
     snapshot(&call.server, names, Version::At(revision)).await?;
     let range = slipway_store::Range {
         start: selection.prefix.clone(),
@@ -86,7 +83,10 @@ async fn exact(call: &Call, selection: &Selection, revision: Revision) -> Result
         at: Some(revision),
         limit: 0,
     };
-    let page = call.server.store.range(range).await.map_err(|error| status_of(error, names, ""))?;
+    let page = call.server.store.range(range).await.map_err(|error| match (error, token) {
+        (slipway_store::Error::Compacted { .. }, Some(token)) => expired(token),
+        (error, _) => status_of(error, names, ""),
+    })?;
     let ingest = stored::ingest(vec![Arc::clone(&call.strategy)], Arc::clone(&call.server.options.encryption));
     let objects = page.records.into_iter().map(|record| {
         let (bytes, attributes) = ingest(&record.key, record.mod_revision, &record.value);
@@ -100,7 +100,8 @@ async fn exact(call: &Call, selection: &Selection, revision: Revision) -> Result
         };
         (record.key, Arc::new(entry))
     });
-    Ok(Snapshot { revision, objects: objects.collect() })
+    let snapshot = Snapshot { revision, objects: objects.collect() };
+    Ok((snapshot, selection.prefix.clone()))
 }
 
 /// Kubernetes lets the client choose: begin again, or go on inconsistently with the token in this answer.
@@ -125,7 +126,8 @@ struct Page {
 }
 
 impl Page {
-    fn of(snapshot: &Snapshot, selection: &Selection, options: &ListOptions, revision: Revision) -> Page {
+    fn of(snapshot: &Snapshot, selection: &Selection, options: &ListOptions) -> Page {
+        let revision = snapshot.revision;
         let start = options.continue_from.as_ref().map_or("", |token| token.start.as_str());
         if options.limit == 0 && start.is_empty() {
             return Page { entries: selection.entries(snapshot), revision, next: None, remaining: None };

@@ -171,13 +171,29 @@ async fn a_watch_from_the_future_begins_there() {
 async fn a_pinned_snapshot_stays_as_long_as_the_horizon() {
     let (store, cache) = start(Limits::default()).await;
     let pinned = cache.snapshot();
-    cache.pin(&pinned);
+    cache.pin(&pinned, "");
     put(&store, "/a/y", "{}").await;
     let now = cache.fresh().await.unwrap();
-    assert_eq!(cache.pinned(pinned.revision).unwrap().objects.len(), 1);
-    assert_eq!(cache.pinned(now.revision).unwrap().objects.len(), 2);
-    tokio::time::sleep(Duration::from_secs(301)).await;
-    assert!(matches!(cache.pinned(pinned.revision), Err(Error::Compacted { oldest: 2 })));
+    let objects = |revision| cache.pinned(revision, "/a/").unwrap().0.objects.len();
+    assert_eq!((objects(pinned.revision), objects(now.revision)), (1, 2));
+    tokio::time::sleep(Duration::from_secs(200)).await;
+    // Whoever goes on with it does not keep it from being forgotten.
+    cache.pin(&pinned, "");
+    assert_eq!(objects(pinned.revision), 1);
+    tokio::time::sleep(Duration::from_secs(101)).await;
+    assert!(matches!(cache.pinned(pinned.revision, "/a/"), Err(Error::Compacted { oldest: 2 })));
+}
+
+#[tokio::test]
+async fn what_is_pinned_of_a_part_is_no_answer_for_the_rest() {
+    let (store, cache) = start(Limits::default()).await;
+    let part = Snapshot { revision: 1, objects: cache.snapshot().objects };
+    put(&store, "/a/y", "{}").await;
+    cache.fresh().await.unwrap();
+    cache.pin(&part, "/a/");
+    assert_eq!(cache.pinned(1, "/a/b/").unwrap().1, "/a/");
+    assert!(matches!(cache.pinned(1, "/b/"), Err(Error::Compacted { .. })));
+    assert!(matches!(cache.pinned(1, "/"), Err(Error::Compacted { .. })));
 }
 
 #[tokio::test]

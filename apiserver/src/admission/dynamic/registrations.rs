@@ -15,6 +15,8 @@ use std::sync::Arc;
 pub struct Compiled {
     /// How many objects there are, and the revision of the youngest: neither stays when one is added, changed or removed.
     state: (usize, Revision),
+    /// Of which snapshot they were made.
+    at: Revision,
     pub mutating_webhooks: Vec<Webhook>,
     pub validating_webhooks: Vec<Webhook>,
     pub mutating_policies: Vec<Policy>,
@@ -50,7 +52,7 @@ impl Registrations {
         let _compiling = self.compiling.lock();
         let known = self.current.load();
         // Who read an older snapshot takes what another made of a younger one.
-        if known.state == wanted || known.state.1 > wanted.1 && wanted.1 != 0 {
+        if known.state == wanted || known.at > snapshot.revision {
             return Arc::clone(&known);
         }
         let compiled = Arc::new(compile(&snapshot, wanted));
@@ -84,6 +86,7 @@ fn compile(snapshot: &Snapshot, state: (usize, Revision)) -> Compiled {
     };
     Compiled {
         state,
+        at: snapshot.revision,
         mutating_webhooks: webhooks("mutatingwebhookconfigurations"),
         validating_webhooks: webhooks("validatingwebhookconfigurations"),
         mutating_policies: policies("mutatingadmissionpolicies", "mutatingadmissionpolicybindings"),

@@ -184,7 +184,7 @@ pub(crate) fn in_words(error: &hyper_util::client::legacy::Error) -> String {
             return tls_in_words(tls);
         }
         if let Some(io) = error.downcast_ref::<std::io::Error>() {
-            if let Some(tls) = io.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()) {
+            if let Some(tls) = tls_within(io) {
                 return tls_in_words(tls);
             }
             match io.kind() {
@@ -205,15 +205,29 @@ pub(crate) fn in_words(error: &hyper_util::client::legacy::Error) -> String {
     if chain.is_empty() { error.to_string() } else { chain.join(": ") }
 }
 
+/// An error of input may stand in another one.
+fn tls_within(error: &std::io::Error) -> Option<&rustls::Error> {
+    let mut inner = error.get_ref()?;
+    loop {
+        if let Some(tls) = inner.downcast_ref() {
+            return Some(tls);
+        }
+        inner = inner.downcast_ref::<std::io::Error>()?.get_ref()?;
+    }
+}
+
 fn tls_in_words(error: &rustls::Error) -> String {
     use rustls::CertificateError as C;
     let failed = "tls: failed to verify certificate: x509: ";
     match error {
-        rustls::Error::InvalidCertificate(C::UnknownIssuer) => format!("{failed}certificate signed by unknown authority"),
+        // A bad signature: by another authority of the same name.
+        rustls::Error::InvalidCertificate(C::UnknownIssuer | C::BadSignature) => {
+            format!("{failed}certificate signed by unknown authority")
+        }
         rustls::Error::InvalidCertificate(C::Expired | C::ExpiredContext { .. }) => {
             format!("{failed}certificate has expired or is not yet valid")
         }
-        rustls::Error::InvalidCertificate(C::NotValidForName) => {
+        rustls::Error::InvalidCertificate(C::NotValidForName | C::NotValidForNameContext { .. }) => {
             format!("{failed}certificate is not valid for the name asked for")
         }
         rustls::Error::InvalidCertificate(other) => format!("{failed}{other}"),

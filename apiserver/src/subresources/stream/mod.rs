@@ -32,6 +32,13 @@ const NOT_PASSED_ON: [HeaderName; 5] =
     [header::HOST, header::AUTHORIZATION, header::COOKIE, header::CONTENT_LENGTH, header::TRANSFER_ENCODING];
 
 pub async fn handle(mut call: Call) -> Result<Response, Status> {
+    let options = match call.info.subresource.as_str() {
+        "exec" => "PodExecOptions",
+        "attach" => "PodAttachOptions",
+        _ => "PodPortForwardOptions",
+    };
+    // Before anything else, as in Kubernetes: who is denied the connection learns nothing of the pod.
+    crate::subresources::admit_connection(&call, options).await?;
     if !asks_for_upgrade(&call.parts.headers) {
         return Err(Status::bad_request("Upgrade request required"));
     }
@@ -39,12 +46,6 @@ pub async fn handle(mut call: Call) -> Result<Response, Status> {
     let node = node.ok_or_else(|| Status::bad_request(format!("pod {} does not have a host assigned", call.name())))?;
     let uri = uri(&call, &pod)?;
     let agent = agent_of(&call.server, &node)?;
-    let options = match call.info.subresource.as_str() {
-        "exec" => "PodExecOptions",
-        "attach" => "PodAttachOptions",
-        _ => "PodPortForwardOptions",
-    };
-    crate::subresources::admit_connection(&call, options).await?;
     if websocket::is_asked(&call.parts) {
         let protocol = if call.info.subresource == "portforward" { TUNNEL } else { channels::PROTOCOL };
         if websocket::offers(&call.parts.headers, protocol) {

@@ -64,9 +64,6 @@ async fn server() -> TestServer {
     server
 }
 
-/// `[sig-api-machinery] CustomResourceDefinition resources [Privileged:ClusterAdmin] Simple CustomResourceDefinition creating/deleting custom resource definition objects works [Conformance]`
-/// `[sig-api-machinery] CustomResourceDefinition resources [Privileged:ClusterAdmin] Simple CustomResourceDefinition listing custom resource definition objects works [Conformance]`
-/// `[sig-api-machinery] CustomResourceDefinition resources [Privileged:ClusterAdmin] should include custom resource definition resources in discovery documents [Conformance]`
 #[tokio::test]
 async fn definitions_come_and_go() {
     let server = server().await;
@@ -95,7 +92,6 @@ async fn definitions_come_and_go() {
     assert_eq!(server.get(TABS).await.expect(200)["items"], json!([]));
 }
 
-/// `[sig-api-machinery] CustomResourceDefinition resources [Privileged:ClusterAdmin] custom resource defaulting for requests and from storage works [Conformance]`
 #[tokio::test]
 async fn objects_are_pruned_defaulted_and_validated() {
     let server = server().await;
@@ -138,7 +134,6 @@ async fn objects_are_pruned_defaulted_and_validated() {
     assert_eq!(watch.next().await.unwrap()["object"]["spec"]["later"], "yes");
 }
 
-/// `[sig-api-machinery] CustomResourceDefinition resources [Privileged:ClusterAdmin] Simple CustomResourceDefinition getting/updating/patching custom resource definition status sub-resource works [Conformance]`
 #[tokio::test]
 async fn status_and_scale_are_apart() {
     let server = server().await;
@@ -217,8 +212,6 @@ async fn a_name_is_given_once() {
     assert_eq!(server.get("/apis/stable.example.com/v1/others").await.code, 404);
 }
 
-/// `[sig-api-machinery] CustomResourcePublishOpenAPI [Privileged:ClusterAdmin] works for CRD with validation schema [Conformance]`
-/// `[sig-api-machinery] CustomResourcePublishOpenAPI [Privileged:ClusterAdmin] removes definition from spec when one version gets changed to not be served [Conformance]`
 #[tokio::test]
 async fn schemas_are_published_and_withdrawn() {
     let server = server().await;
@@ -245,8 +238,6 @@ async fn schemas_are_published_and_withdrawn() {
     assert!(server.get("/openapi/v2").await.body["definitions"].get("com.example.stable.v1.CronTab").is_none());
 }
 
-/// `[sig-api-machinery] CustomResourceDefinition Watch [Privileged:ClusterAdmin] CustomResourceDefinition Watch watch on custom resource definition objects [Conformance]`
-/// `[sig-api-machinery] CustomResourceFieldSelectors [Privileged:ClusterAdmin] CustomResourceFieldSelectors MUST list and watch custom resources matching the field selector [Conformance]`
 #[tokio::test]
 async fn fields_that_are_selectable_select() {
     let server = TestServer::memory().await;
@@ -265,11 +256,6 @@ async fn fields_that_are_selectable_select() {
     assert_eq!(server.get(&format!("{TABS}?fieldSelector=spec.cronSpec%3Da")).await.code, 400);
 }
 
-/// `[sig-api-machinery] CustomResourceValidationRules [Privileged:ClusterAdmin] MUST NOT fail validation for create of a custom resource that satisfies the x-kubernetes-validations rules [Conformance]`
-/// `[sig-api-machinery] CustomResourceValidationRules [Privileged:ClusterAdmin] MUST fail validation for create of a custom resource that does not satisfy the x-kubernetes-validations rules [Conformance]`
-/// `[sig-api-machinery] CustomResourceValidationRules [Privileged:ClusterAdmin] MUST fail create of a custom resource definition that contains a x-kubernetes-validations rule that refers to a property that do not exist [Conformance]`
-/// `[sig-api-machinery] CustomResourceValidationRules [Privileged:ClusterAdmin] MUST fail create of a custom resource definition that contains an x-kubernetes-validations rule that contains a syntax error [Conformance]`
-/// `[sig-api-machinery] CustomResourceValidationRules [Privileged:ClusterAdmin] MUST fail update of a custom resource that does not satisfy a x-kubernetes-validations transition rule [Conformance]`
 #[tokio::test]
 async fn rules_are_held() {
     let server = TestServer::memory().await;

@@ -14,8 +14,8 @@ const TOKEN: &str = "the-administrators-token";
 const WEB: &str = "/apis/apps/v1/namespaces/default/deployments/web";
 
 /// A server on a port of this machine, and a kubectl.
-struct Listening {
-    server: TestServer,
+pub struct Listening {
+    pub server: TestServer,
     kubectl: String,
     folder: tempfile::TempDir,
     shutdown: CancellationToken,
@@ -27,7 +27,7 @@ impl Drop for Listening {
     }
 }
 
-async fn listen(kubectl: &str) -> Listening {
+pub async fn listen(kubectl: &str) -> Listening {
     rustls::crypto::aws_lc_rs::default_provider().install_default().ok();
     let key = KeyPair::generate().unwrap();
     let certificate = CertificateParams::new(vec!["127.0.0.1".to_owned()]).unwrap().self_signed(&key).unwrap();
@@ -51,7 +51,7 @@ async fn listen(kubectl: &str) -> Listening {
 
 impl Listening {
     /// The exit code and all that was said.
-    async fn run(&self, arguments: &[&str], input: &str) -> (i32, String) {
+    pub async fn run(&self, arguments: &[&str], input: &str) -> (i32, String) {
         let mut command = tokio::process::Command::new(&self.kubectl);
         command.arg("--kubeconfig").arg(self.folder.path().join("config"));
         command.arg("--cache-dir").arg(self.folder.path().join("cache")).args(arguments);
@@ -66,7 +66,7 @@ impl Listening {
     }
 
     #[track_caller]
-    fn ok<'a>(&'a self, arguments: &'a str, input: &'a Value) -> impl Future<Output = String> + 'a {
+    pub fn ok<'a>(&'a self, arguments: &'a str, input: &'a Value) -> impl Future<Output = String> + 'a {
         let caller = std::panic::Location::caller();
         async move {
             let input = if input.is_null() { String::new() } else { input.to_string() };
@@ -82,7 +82,7 @@ impl Listening {
 }
 
 /// Every version that the machine has; at least the one on the path.
-fn kubectls() -> Vec<String> {
+pub fn kubectls() -> Vec<String> {
     let path = |version: &str| format!("/usr/lib/google-cloud-sdk/bin/kubectl.{version}");
     let mut all: Vec<String> =
         ["1.27", "1.30", "1.33"].map(path).into_iter().filter(|path| std::path::Path::new(path).exists()).collect();

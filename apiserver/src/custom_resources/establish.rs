@@ -3,7 +3,10 @@
 
 use crate::custom_resources::definition::{self, FINALIZER, is_condition_true, set_condition};
 use crate::http::authenticate::User;
+use crate::custom_resources::serve::storage_strategy;
+use crate::custom_resources::strategy::CustomResource;
 use crate::http::error::Status;
+use crate::kind::Strategy;
 use crate::server::ApiServer;
 use crate::stored::{self, Snapshot};
 use crate::verbs::{DeleteOptions, Preconditions, Target, delete_object, guaranteed_update};
@@ -129,39 +132,34 @@ fn accept_names(object: &mut Value, others: &[Value], now: jiff::Timestamp) {
 /// Deletes the objects of a definition that is being deleted, and lets it go when there are none; whether it went.
 async fn empty(server: &ApiServer, object: &Value) -> Result<bool, Status> {
     let now = server.now();
-    let (group, plural) = (&object["spec"]["group"], &object["status"]["acceptedNames"]["plural"]);
-    let (group, plural) = (group.as_str().unwrap_or_default(), plural.as_str().unwrap_or_default());
-    let strategy = server
-        .strategies()
-        .into_iter()
-        .find(|strategy| strategy.custom().is_some() && (strategy.names().group, strategy.names().plural) == (group, plural));
-    if let Some(strategy) = strategy {
-        let user = User::admin();
-        let prefix = stored::prefix(strategy.names(), None);
-        let fresh = server.cache.fresh().await.map_err(|error| Status::internal(&error))?;
-        for entry in stored::below(&fresh, &prefix, "") {
-            let (namespace, name) = stored::namespace_and_name(&entry.key);
-            let target = Target::new(server, &*strategy, &user, namespace, name);
-            match delete_object(&target, &DeleteOptions::default()).await {
-                Ok(_) => {}
-                Err(status) if status.code == http::StatusCode::NOT_FOUND => {}
-                Err(status) => return Err(status),
+    let terminating = |status: bool, reason: &'static str, message: String| {
+        move |mut object: Value| {
+            set_condition(&mut object, "Terminating", status, reason, &message, now);
+            object
+        }
+    };
+    // Whatever is stored in the version that is written now needs no conversion to be deleted.
+    let strategy = if is_condition_true(object, "Established") { storage_strategy(object) } else { None };
+    let (reason, message) = match &strategy {
+        None => ("NeverEstablished", "resource was never established"),
+        Some(strategy) => {
+            let failed = |why: String| terminating(true, "InstanceDeletionFailed", format!("could not issue all deletes: {why}"));
+            if let Err(status) = delete_all(server, strategy).await {
+                update(server, object, failed(status.message.clone())).await?;
+                return Err(status);
             }
+            let fresh = server.cache.fresh().await.map_err(|error| Status::internal(&error))?;
+            if stored::below(&fresh, &stored::prefix(strategy.names(), None), "").next().is_some() {
+                let message = "CustomResource deletion is in progress".to_owned();
+                update(server, object, terminating(true, "InstanceDeletionInProgress", message)).await?;
+                return Ok(false);
+            }
+            ("InstanceDeletionCompleted", "removed all instances")
         }
-        let fresh = server.cache.fresh().await.map_err(|error| Status::internal(&error))?;
-        let left = stored::below(&fresh, &prefix, "").count();
-        if left > 0 {
-            update(server, object, |mut object| {
-                let message = "CustomResource deletion is in progress";
-                set_condition(&mut object, "Terminating", true, "InstanceDeletionInProgress", message, now);
-                object
-            })
-            .await?;
-            return Ok(false);
-        }
-    }
-    let gone = update(server, object, |mut object| {
-        set_condition(&mut object, "Terminating", false, "InstanceDeletionCompleted", "removed all instances", now);
+    };
+    let done = terminating(false, reason, message.to_owned());
+    let gone = update(server, object, |object| {
+        let mut object = done(object);
         if let Some(finalizers) = object["metadata"]["finalizers"].as_array_mut() {
             finalizers.retain(|finalizer| finalizer != FINALIZER);
         }
@@ -171,6 +169,20 @@ async fn empty(server: &ApiServer, object: &Value) -> Result<bool, Status> {
         Err(status) if status.code == http::StatusCode::NOT_FOUND => Ok(true),
         other => other.map(|()| true),
     }
+}
+
+async fn delete_all(server: &ApiServer, strategy: &CustomResource) -> Result<(), Status> {
+    let user = User::admin();
+    let fresh = server.cache.fresh().await.map_err(|error| Status::internal(&error))?;
+    for entry in stored::below(&fresh, &stored::prefix(strategy.names(), None), "") {
+        let (namespace, name) = stored::namespace_and_name(&entry.key);
+        let target = Target::new(server, strategy, &user, namespace, name);
+        match delete_object(&target, &DeleteOptions::default()).await {
+            Err(status) if status.code != http::StatusCode::NOT_FOUND => return Err(status),
+            _ => {}
+        }
+    }
+    Ok(())
 }
 
 #[cfg(test)]

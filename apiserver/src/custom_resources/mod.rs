@@ -2,15 +2,19 @@
 //!
 //! The kinds that are served follow from the definitions that the cache holds (`serve`), so that every API server on one store
 //! comes to the same. `establish` writes what becomes of a definition into its status, and empties one that is being deleted.
+//! `present` brings objects out of the version in which they are stored and into it, `conversion` asks the webhook that
+//! knows how.
 //! `strategy` is a version of a custom kind as the verbs see it; what it does with objects is in `schema`, `prune`, `default`,
 //! `validate` and `rules`.
 
 mod columns;
+mod conversion;
 mod default;
 pub mod definition;
 mod establish;
 mod format;
 mod path;
+mod present;
 mod prune;
 mod rules;
 pub mod schema;
@@ -19,7 +23,8 @@ pub mod strategy;
 mod validate;
 
 pub use path::Path;
-pub(crate) use serve::{Served, look_again, present, present_all, run, to_storage};
+pub(crate) use present::{converted, present, present_all, presented, to_storage};
+pub(crate) use serve::{Served, look_again, run};
 pub use strategy::CustomResource;
 
 use crate::http::error::{Invalid, Status};

@@ -3,9 +3,7 @@
 use crate::custom_resources::CustomResource;
 use crate::custom_resources::strategy::Definition;
 use crate::custom_resources::{definition, establish};
-use crate::http::error::Status;
 use crate::kind::Strategy;
-use crate::registry::intern;
 use crate::server::ApiServer;
 use crate::stored::{self, Entry, Snapshot};
 use serde_json::Value;
@@ -64,13 +62,7 @@ fn strategies(entry: &Entry) -> Vec<Arc<dyn Strategy>> {
         return vec![];
     }
     let versions = object["spec"]["versions"].as_array().cloned().unwrap_or_default();
-    let storage = versions.iter().find(|version| version["storage"] == true);
-    let definition = Arc::new(Definition {
-        storage_version: intern(storage.and_then(|version| version["name"].as_str()).unwrap_or_default()),
-        list_kind: intern(object["status"]["acceptedNames"]["listKind"].as_str().unwrap_or_default()),
-        terminating: definition::is_condition_true(&object, "Terminating"),
-        object,
-    });
+    let definition = Arc::new(Definition::new(object));
     let served = versions.iter().filter(|version| version["served"] == true);
     served.map(|version| Arc::new(CustomResource::new(&definition, version)) as Arc<dyn Strategy>).collect()
 }
@@ -115,29 +107,8 @@ pub(crate) async fn look_again(server: &ApiServer) {
     }
 }
 
-/// An entry as a reader of this kind and version gets it.
-pub(crate) async fn present(server: &ApiServer, strategy: &dyn Strategy, entry: &Arc<Entry>) -> Result<Arc<Entry>, Status> {
-    match strategy.custom() {
-        None => Ok(Arc::clone(entry)),
-        Some(_) => present_all(server, strategy, vec![Arc::clone(entry)]).await.map(|mut entries| entries.remove(0)),
-    }
-}
-
-/// Many entries, in their order.
-pub(crate) async fn present_all(
-    _server: &ApiServer,
-    strategy: &dyn Strategy,
-    entries: Vec<Arc<Entry>>,
-) -> Result<Vec<Arc<Entry>>, Status> {
-    let Some(custom) = strategy.custom() else { return Ok(entries) };
-    entries.iter().map(|entry| custom.present(entry)).collect()
-}
-
-/// An object in the version in which it is stored.
-pub(crate) async fn to_storage(_server: &ApiServer, strategy: &dyn Strategy, object: &Value) -> Result<Value, Status> {
-    let mut object = object.clone();
-    if let Some(custom) = strategy.custom() {
-        object["apiVersion"] = custom.storage_api_version().into();
-    }
-    Ok(object)
+/// The storage version of a definition, whether it is served or not.
+pub(crate) fn storage_strategy(object: &Value) -> Option<CustomResource> {
+    let version = object["spec"]["versions"].as_array()?.iter().find(|version| version["storage"] == true)?;
+    Some(CustomResource::new(&Arc::new(Definition::new(object.clone())), version))
 }

@@ -4,13 +4,15 @@ use crate::custom_resources::columns::Printer;
 use crate::custom_resources::path::Path;
 use crate::custom_resources::rules::Rules;
 use crate::custom_resources::schema::{At, Schema};
-use crate::custom_resources::{default, prune, validate};
+use crate::custom_resources::{conversion, default, definition, prune, validate};
 use crate::http::error::{Invalid, Reason, Status};
 use crate::kind::{self, Column, NameRule, Names, Strategy};
 use crate::patch::apply::Structural;
 use crate::registry::{intern, intern_all};
 use crate::stored::{self, Entry};
 use serde_json::{Value, json};
+use slipway_store::Revision;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -19,9 +21,43 @@ use std::sync::atomic::{AtomicU64, Ordering};
 pub struct Definition {
     /// As it is stored, with its resourceVersion.
     pub object: Value,
+    pub group: &'static str,
     pub storage_version: &'static str,
     pub list_kind: &'static str,
     pub terminating: bool,
+    /// Of all versions, served or not: objects may be stored in any of them.
+    pub schemas: BTreeMap<String, Arc<Schema>>,
+    /// Who converts between the versions; nobody where they differ by name alone.
+    pub webhook: Option<conversion::Webhook>,
+}
+
+impl Definition {
+    pub fn new(object: Value) -> Self {
+        let preserve = object["spec"]["preserveUnknownFields"] == true;
+        let versions = object["spec"]["versions"].as_array().map_or(&[][..], Vec::as_slice);
+        let name = |version: &Value| version["name"].as_str().unwrap_or_default().to_owned();
+        let schema = |version: &Value| {
+            let mut schema = Schema::parse(&version["schema"]["openAPIV3Schema"]);
+            schema.preserve_unknown |= preserve;
+            Arc::new(schema)
+        };
+        let storage = versions.iter().find(|version| version["storage"] == true);
+        Definition {
+            group: intern(object["spec"]["group"].as_str().unwrap_or_default()),
+            storage_version: intern(&storage.map(name).unwrap_or_default()),
+            list_kind: intern(object["status"]["acceptedNames"]["listKind"].as_str().unwrap_or_default()),
+            terminating: definition::is_condition_true(&object, "Terminating"),
+            schemas: versions.iter().map(|version| (name(version), schema(version))).collect(),
+            webhook: conversion::Webhook::of(&object),
+            object,
+        }
+    }
+
+    /// The schema of the version that an object says it is of.
+    fn schema_of(&self, api_version: &str) -> Option<&Arc<Schema>> {
+        let (group, version) = api_version.split_once('/')?;
+        self.schemas.get(version).filter(|_| group == self.group)
+    }
 }
 
 /// `subresources.scale`.
@@ -36,7 +72,7 @@ pub struct CustomResource {
     pub definition: Arc<Definition>,
     /// `openAPIV3Schema`.
     pub source: Value,
-    pub schema: Schema,
+    pub schema: Arc<Schema>,
     structural: Structural,
     pub scale: Option<ScalePaths>,
     printer: Printer,
@@ -47,6 +83,17 @@ pub struct CustomResource {
     pub warning: Option<String>,
     /// Names this state of this version: what was derived from it is good only for it.
     id: u64,
+    /// Entries that are being converted now, so that this is done once however many ask for it.
+    pub(super) converting: parking_lot::Mutex<HashMap<(Arc<str>, Revision), Arc<Converting>>>,
+}
+
+pub(super) type Converting = tokio::sync::OnceCell<Result<Arc<Entry>, Status>>;
+
+/// An entry for those who read this version.
+pub enum Shown {
+    As(Arc<Entry>),
+    /// It takes a webhook to tell: this is the object in the version in which it is stored.
+    Elsewhere(Value),
 }
 
 /// What an entry looks like to those who read it in one state of one version; `None`: as it is stored.
@@ -64,8 +111,7 @@ impl CustomResource {
         let texts = |value: &Value| intern_all(value.as_array().into_iter().flatten().filter_map(Value::as_str));
         let source = version["schema"]["openAPIV3Schema"].clone();
         let preserve = spec["preserveUnknownFields"] == true;
-        let mut schema = Schema::parse(&source);
-        schema.preserve_unknown |= preserve;
+        let schema = version["name"].as_str().and_then(|name| definition.schemas.get(name)).cloned().unwrap_or_default();
         let scale = version["subresources"].get("scale").filter(|scale| scale.is_object());
         let path = |value: &Value| value.as_str().and_then(|text| Path::parse(text).ok());
         let selectable: Vec<&str> =
@@ -106,20 +152,35 @@ impl CustomResource {
             source,
             schema,
             id: NEXT.fetch_add(1, Ordering::Relaxed),
+            converting: Default::default(),
         }
     }
 
-    /// From a stored object to one of this version: converted (where that takes no webhook), pruned, defaulted.
+    /// From a stored object to one of this version: pruned and defaulted as what it is, then converted. An object whose
+    /// conversion takes a webhook is left in its version.
     pub fn read(&self, object: &mut Value) {
-        object["apiVersion"] = self.names.api_version().into();
-        prune::prune(object, &self.schema);
-        default::fill(object, &self.schema);
+        let wanted = self.names.api_version();
+        let stored = object["apiVersion"].as_str().unwrap_or_default();
+        let is_other = stored != wanted;
+        let schema = if is_other { self.definition.schema_of(stored) } else { Some(&self.schema) };
+        if let Some(schema) = schema {
+            prune::prune(object, schema);
+            default::fill(object, schema);
+        }
+        if is_other && self.definition.webhook.is_none() {
+            object["apiVersion"] = wanted.into();
+            prune::prune(object, &self.schema);
+        }
     }
 
     /// Whether an entry is stored in another version than it would be written in now.
     pub fn is_stored_otherwise(&self, entry: &Entry) -> bool {
-        let wanted = format!("\"apiVersion\":\"{}\"", self.storage_api_version());
-        memchr::memmem::find(&entry.bytes, wanted.as_bytes()).is_none()
+        stored_version(&entry.bytes) != Some(self.storage_api_version().as_bytes())
+    }
+
+    /// Whether it may take a webhook to show an entry.
+    pub fn is_converted(&self) -> bool {
+        self.definition.webhook.is_some()
     }
 
     pub fn storage_api_version(&self) -> String {
@@ -127,14 +188,21 @@ impl CustomResource {
     }
 
     /// The entry as a reader of this version gets it, if that is known or can be told without asking anybody.
-    pub fn present(&self, entry: &Arc<Entry>) -> Result<Arc<Entry>, Status> {
+    pub fn present(&self, entry: &Arc<Entry>) -> Result<Shown, Status> {
         if let Some(known) = self.presented(entry) {
-            return Ok(known);
+            return Ok(Shown::As(known));
         }
         let stored: Value = serde_json::from_slice(&entry.bytes).map_err(|error| Status::internal(&error))?;
+        let version = stored["apiVersion"].as_str().unwrap_or_default();
+        if self.definition.schema_of(version).is_none() {
+            return Err(conversion::failed(format!("request to convert CR from an invalid group/version: {version}")));
+        }
         let mut object = stored.clone();
         self.read(&mut object);
-        Ok(self.remember(entry, (object != stored).then_some(object)))
+        if object["apiVersion"] != self.names.api_version() {
+            return Ok(Shown::Elsewhere(object));
+        }
+        Ok(Shown::As(self.remember(entry, (object != stored).then_some(object))))
     }
 
     pub fn presented(&self, entry: &Arc<Entry>) -> Option<Arc<Entry>> {
@@ -149,7 +217,7 @@ impl CustomResource {
             Arc::new(Entry {
                 key: Arc::clone(&entry.key),
                 bytes: stored::with_revision(&stored::encode(&object), entry.mod_revision),
-                attributes: stored::Attributes { labels: entry.attributes.labels.clone(), ..Default::default() },
+                attributes: stored::Attributes { labels: labels(&object), ..Default::default() },
                 create_revision: entry.create_revision,
                 mod_revision: entry.mod_revision,
                 version: entry.version,
@@ -224,6 +292,19 @@ impl CustomResource {
             _ => None,
         }
     }
+}
+
+/// The `apiVersion` of stored bytes: they begin with the kind, and then comes this.
+fn stored_version(bytes: &[u8]) -> Option<&[u8]> {
+    const FIELD: &[u8] = b"\"apiVersion\":\"";
+    let rest = &bytes[memchr::memmem::find(bytes, FIELD)? + FIELD.len()..];
+    Some(&rest[..memchr::memchr(b'"', rest)?])
+}
+
+/// A webhook may have changed them.
+fn labels(object: &Value) -> BTreeMap<String, String> {
+    let labels = object["metadata"]["labels"].as_object().into_iter().flatten();
+    labels.map(|(name, value)| (name.clone(), value.as_str().unwrap_or_default().to_owned())).collect()
 }
 
 type Check = fn(&Value, &Schema, &At, &mut Vec<Invalid>);

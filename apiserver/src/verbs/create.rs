@@ -54,6 +54,10 @@ pub(crate) async fn create_tracked(target: &Target<'_>, tracking: Tracking<'_>, 
     if object["metadata"]["resourceVersion"].as_str().is_some_and(|version| !version.is_empty() && version != "0") {
         return Err(Status::bad_request("resourceVersion should not be set on objects to be created"));
     }
+    if strategy.custom().is_some_and(|custom| custom.definition.terminating) {
+        let why = "create not allowed while custom resource definition is terminating";
+        return Err(Status::new(StatusCode::METHOD_NOT_ALLOWED, "MethodNotAllowed", why));
+    }
     if strategy.names().namespaced {
         let name = object["metadata"]["name"].as_str().unwrap_or_default();
         check_namespace(target, name).await?;
@@ -138,7 +142,11 @@ async fn write(target: &Target<'_>, object: &mut Value) -> Result<(), Status> {
             false => Ok(()),
         };
     }
-    let change = Change::Put(encode(target, object).await?);
+    let (bytes, shown) = encode(target, object).await?;
+    if let Some(shown) = shown {
+        *object = shown;
+    }
+    let change = Change::Put(bytes);
     let written = target.server.store.write(Write { key: key.into(), expect: Expect::Absent, change }).await;
     let revision = written.map_err(|error| status_of(error, names, target.name))?;
     object["metadata"]["resourceVersion"] = json!(revision.to_string());

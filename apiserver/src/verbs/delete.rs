@@ -4,6 +4,7 @@
 //! is removed (see `update`) or, for a pod, when the node agent deletes it with a grace of 0.
 
 use crate::admission::{self, AdmissionContext, Operation};
+use crate::custom_resources::presented;
 use crate::http::Call;
 use crate::http::error::{Invalid, Status};
 use crate::http::negotiate::{Accept, Form};
@@ -264,6 +265,10 @@ pub async fn delete_collection(call: Call) -> Result<Response, Status> {
     let names = call.strategy.names();
     let snapshot = call.server.cache.fresh().await.map_err(|error| status_of(error, names, ""))?;
     let selection = Selection::new(&call.strategy, call.info.namespace.as_deref(), &list);
+    let snapshot = match selection.is_everything() {
+        true => snapshot,
+        false => presented(&call.server, &*call.strategy, &selection.prefix, snapshot).await?,
+    };
     let mut items = vec![];
     for entry in selection.entries(&snapshot) {
         let (_, name) = crate::stored::namespace_and_name(&entry.key);

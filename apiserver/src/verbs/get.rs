@@ -38,11 +38,11 @@ pub async fn get(call: Call) -> Result<Response, Status> {
 /// The object as fresh as the store has it. `namespace` is empty for kinds of the cluster.
 pub async fn get_object(server: &ApiServer, strategy: &dyn Strategy, namespace: &str, name: &str) -> Result<Value, Status> {
     let snapshot = server.cache.fresh().await.map_err(|error| status_of(error, strategy.names(), name))?;
-    if let Some(entry) = find(&snapshot, strategy, namespace, name) {
-        stored::check_readable(entry)?;
-    }
-    get_cached(&snapshot, strategy, namespace, name)
-        .ok_or_else(|| Status::not_found(strategy.names().group, strategy.names().plural, name))
+    let entry = find(&snapshot, strategy, namespace, name)
+        .ok_or_else(|| Status::not_found(strategy.names().group, strategy.names().plural, name))?;
+    stored::check_readable(entry)?;
+    let entry = crate::custom_resources::present(server, strategy, entry).await?;
+    stored::decode(strategy, &entry.bytes).map_err(|error| Status::internal(&error))
 }
 
 /// The object as the snapshot has it: for admission and authorisation, which may lag a little.

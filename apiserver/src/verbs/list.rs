@@ -3,6 +3,7 @@
 //! The objects are written as the cache has them: nothing is parsed or serialised, unless the client asks for another
 //! form (Table, metadata, YAML).
 
+use crate::custom_resources::{present_all, presented};
 use crate::http::Call;
 use crate::http::compression::{self, Object, Wire};
 use crate::http::error::Status;
@@ -34,8 +35,12 @@ pub async fn list(call: Call) -> Result<Response, Status> {
     let selection = Selection::new(&call.strategy, call.info.namespace.as_deref(), &options);
     let (snapshot, prefix) = moment(&call, &options, &selection).await?;
     stored::check_all_readable(&call.server.options.encryption, &snapshot, &selection.prefix)?;
-    let mut page = Page::of(&snapshot, &selection, &options);
-    page.entries = crate::custom_resources::present_all(&call.server, &*call.strategy, page.entries).await?;
+    let seen = match selection.is_everything() {
+        true => snapshot.clone(),
+        false => presented(&call.server, &*call.strategy, &selection.prefix, snapshot.clone()).await?,
+    };
+    let mut page = Page::of(&seen, &selection, &options);
+    page.entries = present_all(&call.server, &*call.strategy, page.entries).await?;
     if page.next.is_some() {
         call.server.cache.pin(&snapshot, &prefix);
     }

@@ -154,11 +154,17 @@ pub(crate) async fn commit(target: &Target<'_>, decide: &mut Decide<'_>) -> Resu
         let (revision, old, step) = attempt?;
         let (change, mut object, deleted, reservations) = match step {
             Step::Put(new) if !rewrite && same(&old, &new) => return Ok(Done { object: old, deleted: false }),
-            Step::Put(new) => (Change::Put(encode(target, &new).await?), new, false, None),
-            Step::PutReserved(new, reserved) => {
-                let bytes = encode(target, &new).await?;
-                (Change::Put(bytes), new, false, Some(reserved))
+            Step::Put(new) => {
+                let (bytes, shown) = encode(target, &new).await?;
+                (Change::Put(bytes), shown.unwrap_or(new), false, None)
             }
+            Step::PutReserved(new, reserved) => match encode(target, &new).await {
+                Ok((bytes, shown)) => (Change::Put(bytes), shown.unwrap_or(new), false, Some(reserved)),
+                Err(status) => {
+                    reserved.release().await;
+                    return Err(status);
+                }
+            },
             Step::Delete(last) => (Change::Delete, last, true, None),
         };
         if target.dry_run {
@@ -217,18 +223,19 @@ fn same_metadata(old: &Map<String, Value>, new: &Map<String, Value>) -> bool {
         })
 }
 
-/// The bytes to store, in the shape of the kind that the object is stored as.
-pub(crate) async fn encode(target: &Target<'_>, object: &Value) -> Result<bytes::Bytes, Status> {
+/// The bytes to store, in the shape of the kind that the object is stored as; and what they read as, if that may be another
+/// object.
+pub(crate) async fn encode(target: &Target<'_>, object: &Value) -> Result<(bytes::Bytes, Option<Value>), Status> {
     let strategy = target.strategy;
-    if strategy.custom().is_some() {
-        return Ok(stored::encode(&crate::custom_resources::to_storage(target.server, strategy, object).await?));
+    if let Some(custom) = strategy.custom() {
+        return crate::custom_resources::to_storage(target.server, custom, object).await;
     }
     if strategy.names().stored_as.is_none() {
-        return Ok(stored::encode(object));
+        return Ok((stored::encode(object), None));
     }
     let mut object = object.clone();
     strategy.to_stored(&mut object);
-    Ok(stored::encode(&object))
+    Ok((stored::encode(&object), None))
 }
 
 /// What the store's refusal means to a client.

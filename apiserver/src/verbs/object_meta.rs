@@ -252,7 +252,7 @@ pub fn validate_labels(field: &str, labels: &Value) -> Vec<Invalid> {
     errors
 }
 
-fn validate_annotations(annotations: &Value) -> Vec<Invalid> {
+pub fn validate_annotations(annotations: &Value) -> Vec<Invalid> {
     let mut errors = vec![];
     let mut bytes = 0;
     for (key, value) in entries(annotations) {

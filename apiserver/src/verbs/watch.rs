@@ -2,7 +2,7 @@
 //!
 //! A change is encoded once for all watchers that ask for the object as it is; they only copy the bytes.
 
-use crate::custom_resources::{present, present_all};
+use crate::custom_resources::{present, present_all, presented};
 use crate::http::Call;
 use crate::http::error::Status;
 use crate::http::negotiate::{Accept, Form, Media};
@@ -117,8 +117,13 @@ async fn open(call: &Call, options: &ListOptions, selection: &Selection) -> Resu
         version => {
             let snapshot = snapshot(&call.server, names, version).await?;
             stored::check_all_readable(&call.server.options.encryption, &snapshot, &selection.prefix)?;
+            let revision = snapshot.revision;
+            let snapshot = match initial && !selection.is_everything() {
+                true => presented(&call.server, &*call.strategy, &selection.prefix, snapshot).await?,
+                false => snapshot,
+            };
             let entries = if initial { selection.entries(&snapshot) } else { vec![] };
-            (present_all(&call.server, &*call.strategy, entries).await?, snapshot.revision)
+            (present_all(&call.server, &*call.strategy, entries).await?, revision)
         }
     };
     let changes = call.server.cache.watch(&selection.prefix, revision).map_err(|error| match error {
@@ -165,13 +170,13 @@ impl Stream {
             };
             match item {
                 Ok(item) => {
-                    let item = match self.shown.present(item).await {
+                    let item = match self.shown.present(item, &self.selection).await {
                         Ok(item) => item,
                         Err(status) => return Some((self.shown.error(&status), false)),
                     };
                     let first = take(item, source, &self.selection, &mut self.shown);
                     if let Some(first) = first {
-                        return Some((gather(first, source, &self.selection, &mut self.shown).await, true));
+                        return Some(gather(first, source, &self.selection, &mut self.shown).await);
                     }
                 }
                 Err(slipway_store::Error::Closed) => return None,
@@ -189,20 +194,30 @@ fn next_bookmark(last: Instant, end: Instant) -> Instant {
     if last < before_end { (last + BOOKMARK_EVERY).min(before_end) } else { end + BOOKMARK_EVERY }
 }
 
-/// What is ready at once behind `first`, together with it.
-async fn gather(first: Bytes, source: &mut Source, selection: &Selection, shown: &mut Shown) -> Bytes {
+/// What is ready at once behind `first`, together with it; and whether more follows.
+async fn gather(first: Bytes, source: &mut Source, selection: &Selection, shown: &mut Shown) -> (Bytes, bool) {
     let mut chunk: Option<BytesMut> = None;
-    let mut len = first.len();
+    let (mut len, mut more) = (first.len(), true);
     while len < CHUNK_BYTES {
         // An error comes again with the next call.
         let Some(Ok(item)) = source.changes.next().now_or_never() else { break };
-        let Ok(item) = shown.present(item).await else { break };
-        if let Some(bytes) = take(item, source, selection, shown) {
+        let bytes = match shown.present(item, selection).await {
+            Ok(item) => take(item, source, selection, shown),
+            // What cannot be shown must not be passed over.
+            Err(status) => {
+                more = false;
+                Some(shown.error(&status))
+            }
+        };
+        if let Some(bytes) = bytes {
             len += bytes.len();
             chunk.get_or_insert_with(|| BytesMut::from(&first[..])).put(bytes);
         }
+        if !more {
+            break;
+        }
     }
-    chunk.map_or(first, BytesMut::freeze)
+    (chunk.map_or(first, BytesMut::freeze), more)
 }
 
 /// The event that a change is to this watcher, if it is one.
@@ -262,15 +277,16 @@ impl Shown {
     }
 
     /// The objects of a custom kind are shown in the version that is watched.
-    async fn present(&self, item: cache::Item<Attributes>) -> Result<cache::Item<Attributes>, Status> {
+    async fn present(&self, item: cache::Item<Attributes>, selection: &Selection) -> Result<cache::Item<Attributes>, Status> {
         let cache::Item::Change(change) = item else { return Ok(item) };
         if self.strategy.custom().is_none() {
             return Ok(cache::Item::Change(change));
         }
         let now = present(&self.server, &*self.strategy, &change.now).await?;
         let before = match &change.before {
-            Some(before) => Some(present(&self.server, &*self.strategy, before).await?),
-            None => None,
+            // What it was counts where it may have ceased to match.
+            Some(before) if !selection.is_everything() => Some(present(&self.server, &*self.strategy, before).await?),
+            before => before.clone(),
         };
         let same_before = before.as_ref().zip(change.before.as_ref()).is_none_or(|(one, other)| Arc::ptr_eq(one, other));
         if Arc::ptr_eq(&now, &change.now) && same_before {

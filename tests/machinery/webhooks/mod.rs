@@ -25,8 +25,8 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::net::TcpListener;
 
-const MUTATING: &str = "/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations";
-const VALIDATING: &str = "/apis/admissionregistration.k8s.io/v1/validatingwebhookconfigurations";
+pub const MUTATING: &str = "/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations";
+pub const VALIDATING: &str = "/apis/admissionregistration.k8s.io/v1/validatingwebhookconfigurations";
 const MAPS: &str = "/api/v1/namespaces/default/configmaps";
 const DEPLOYMENTS: &str = "/apis/apps/v1/namespaces/default/deployments";
 
@@ -35,9 +35,9 @@ type Decide = dyn Fn(&Value) -> Value + Send + Sync;
 
 /// A server of webhooks: by path, and what each was asked.
 #[derive(Clone)]
-struct Hooks {
-    port: u16,
-    bundle: String,
+pub struct Hooks {
+    pub port: u16,
+    pub bundle: String,
     asked: Arc<Mutex<Vec<(String, Value)>>>,
     connections: Arc<AtomicUsize>,
 }
@@ -50,7 +50,7 @@ struct Served {
 
 impl Hooks {
     /// Serves `decide` under every path: it sees the AdmissionReview with the path in it as `path`, and answers with the response.
-    async fn start(decide: impl Fn(&Value) -> Value + Send + Sync + 'static) -> Hooks {
+    pub async fn start(decide: impl Fn(&Value) -> Value + Send + Sync + 'static) -> Hooks {
         let mut params = CertificateParams::new(vec![]).unwrap();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         let ca = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
@@ -94,16 +94,16 @@ impl Hooks {
         Hooks::start(|_| json!({"allowed": true})).await
     }
 
-    fn config(&self, path: &str) -> Value {
+    pub fn config(&self, path: &str) -> Value {
         json!({"url": format!("https://127.0.0.1:{}{path}", self.port), "caBundle": self.bundle})
     }
 
-    fn take(&self) -> Vec<(String, Value)> {
+    pub fn take(&self) -> Vec<(String, Value)> {
         std::mem::take(&mut *self.asked.lock().unwrap())
     }
 
     /// The paths that were asked.
-    fn paths(&self) -> Vec<String> {
+    pub fn paths(&self) -> Vec<String> {
         self.take().into_iter().map(|(path, _)| path).collect()
     }
 }
@@ -127,10 +127,10 @@ async fn answer(State(served): State<Served>, request: Request<Body>) -> Respons
     if response.get("uid").is_none() {
         response["uid"] = review["request"]["uid"].clone();
     }
-    axum::Json(json!({"kind": "AdmissionReview", "apiVersion": review["apiVersion"], "response": response})).into_response()
+    axum::Json(json!({"kind": review["kind"], "apiVersion": review["apiVersion"], "response": response})).into_response()
 }
 
-fn patch(operations: Value) -> Value {
+pub fn patch(operations: Value) -> Value {
     json!({"allowed": true, "patchType": "JSONPatch", "patch": STANDARD.encode(operations.to_string())})
 }
 
@@ -138,11 +138,11 @@ fn rules(operations: &[&str], group: &str, resources: &[&str]) -> Value {
     json!([{"operations": operations, "apiGroups": [group], "apiVersions": ["v1"], "resources": resources}])
 }
 
-fn webhook(name: &str, config: Value, rules: Value) -> Value {
+pub fn webhook(name: &str, config: Value, rules: Value) -> Value {
     json!({"name": name, "clientConfig": config, "rules": rules, "sideEffects": "None", "admissionReviewVersions": ["v1"], "timeoutSeconds": 5})
 }
 
-async fn register(server: &TestServer, path: &str, name: &str, webhooks: Vec<Value>) {
+pub async fn register(server: &TestServer, path: &str, name: &str, webhooks: Vec<Value>) {
     let kind = if path == MUTATING { "MutatingWebhookConfiguration" } else { "ValidatingWebhookConfiguration" };
     let configuration =
         json!({"apiVersion": "admissionregistration.k8s.io/v1", "kind": kind, "metadata": {"name": name}, "webhooks": webhooks});

@@ -1,6 +1,7 @@
 //! One write, as webhooks and policies are told of it.
 
 use crate::admission::{AdmissionContext, Operation};
+use crate::http::error::Status;
 use crate::kind::Strategy;
 use crate::stored;
 use crate::subresources::scale;
@@ -86,6 +87,24 @@ pub fn put_back(context: &AdmissionContext<'_>, object: &mut Value, shown: Value
     }
 }
 
+/// An object of one group or version in the form of another.
+pub async fn convert(
+    context: &AdmissionContext<'_>,
+    object: &Value,
+    (from, to): (&dyn Strategy, &dyn Strategy),
+) -> Result<Value, Status> {
+    if let Some(custom) = to.custom() {
+        return crate::custom_resources::converted(context.server, object, custom).await;
+    }
+    let mut object = object.clone();
+    from.to_stored(&mut object);
+    to.from_stored(&mut object);
+    let names = to.names();
+    object["kind"] = names.kind.into();
+    object["apiVersion"] = names.api_version().into();
+    Ok(object)
+}
+
 impl<'a> Request<'a> {
     pub fn new(context: &'a AdmissionContext<'a>, object: Option<&'a Value>, old: Option<&'a Value>) -> Self {
         let named =
@@ -123,16 +142,20 @@ impl<'a> Request<'a> {
     }
 
     /// An object in the form of another group or version.
-    pub fn converted(&self, object: &Value, to: &dyn Strategy) -> Value {
-        let mut object = object.clone();
-        if is_of_the_kind(self.context) {
-            self.context.strategy.to_stored(&mut object);
-            to.from_stored(&mut object);
-            let names = to.names();
-            object["kind"] = names.kind.into();
-            object["apiVersion"] = names.api_version().into();
+    pub async fn converted(&self, object: &Value, to: &dyn Strategy) -> Result<Value, Status> {
+        match is_of_the_kind(self.context) {
+            true => convert(self.context, object, (self.context.strategy, to)).await,
+            false => Ok(object.clone()),
         }
-        object
+    }
+
+    /// An object in the form that is asked for, if it is another one.
+    pub async fn shown(&self, object: Option<&Value>, form: Option<&dyn Strategy>) -> Result<Option<Value>, Status> {
+        match (object, form) {
+            (None, _) => Ok(None),
+            (Some(object), None) => Ok(Some(object.clone())),
+            (Some(object), Some(form)) => self.converted(object, form).await.map(Some),
+        }
     }
 
     /// `request` of an AdmissionReview and of expressions, without the objects and the UID. `as_`: in which group and version

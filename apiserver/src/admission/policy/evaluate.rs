@@ -6,6 +6,7 @@ use super::{Condition, Policy};
 use crate::admission::dynamic::Request;
 use crate::admission::dynamic::matching::namespace_of;
 use crate::cel::{Budget, Opaque, Value as Cel};
+use crate::http::error::Status;
 use crate::kind::Strategy;
 use serde_json::Value;
 
@@ -20,22 +21,16 @@ pub struct Inputs<'a> {
 }
 
 impl<'a> Inputs<'a> {
-    pub fn new(request: &Request<'a>, as_: Option<&dyn Strategy>) -> Self {
+    pub async fn new(request: &Request<'a>, as_: Option<&dyn Strategy>) -> Result<Self, Status> {
         let shown = as_.unwrap_or(request.context.strategy);
-        let form = |object: Option<&Value>| {
-            object.map(|object| match as_ {
-                Some(strategy) => request.converted(object, strategy),
-                None => object.clone(),
-            })
-        };
-        Inputs {
-            object: form(request.object),
-            old: form(request.old),
+        Ok(Inputs {
+            object: request.shown(request.object, as_).await?,
+            old: request.shown(request.old, as_).await?,
             request: request.review(shown),
             namespace: if request.namespace.is_empty() { None } else { namespace_of(request).ok() },
             authorizer: Ask::new(request.context),
             resource: request_resource(request),
-        }
+        })
     }
 
     /// The variables of the expressions, without `params`.

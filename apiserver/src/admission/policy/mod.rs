@@ -172,7 +172,11 @@ impl Binding {
 }
 
 /// Whether a webhook's conditions hold for a request in the form that it is shown to it.
-pub fn conditions_hold(conditions: &[Condition], request: &Request<'_>, form: Option<&dyn Strategy>) -> Result<bool, String> {
-    let inputs = Inputs::new(request, form);
+pub async fn conditions_hold(
+    conditions: &[Condition],
+    request: &Request<'_>,
+    form: Option<&dyn Strategy>,
+) -> Result<bool, String> {
+    let inputs = Inputs::new(request, form).await.map_err(|status| status.message)?;
     conditions_hold_in(conditions, &inputs.scope())
 }

@@ -24,7 +24,7 @@ pub async fn mutate(
         let request = Request::new(context, Some(&before), old);
         let Some((matched, bindings)) = policy.matches(&request)? else { continue };
         for binding in bindings {
-            let changed = apply(policy, binding, context, object, old, &matched);
+            let changed = apply(policy, binding, context, object, old, &matched).await;
             match changed {
                 Ok(()) => {}
                 Err(_) if policy.fails_open => {}
@@ -43,7 +43,7 @@ pub async fn mutate(
     Ok(())
 }
 
-fn apply(
+async fn apply(
     policy: &Policy,
     binding: &Binding,
     context: &AdmissionContext<'_>,
@@ -55,16 +55,17 @@ fn apply(
     let all_params = {
         let current = object.clone();
         let request = Request::new(context, Some(&current), old);
-        params::of(policy, binding, &request).map_err(|why| format!("failed to configure binding: {why}"))?
+        params::of(policy, binding, &request).await.map_err(|why| format!("failed to configure binding: {why}"))?
     };
     for one in &all_params {
         for (index, mutation) in policy.mutations.iter().enumerate() {
             let current = object.clone();
             let request = Request::new(context, Some(&current), old);
             let inputs = match matched {
-                Matched::As(strategy) => Inputs::new(&request, Some(&**strategy)),
-                _ => Inputs::new(&request, None),
+                Matched::As(strategy) => Inputs::new(&request, Some(&**strategy)).await,
+                _ => Inputs::new(&request, None).await,
             };
+            let inputs = inputs.map_err(|status| status.message)?;
             let patch = with_scope(policy, &inputs, one.as_ref(), |scope| {
                 if index == 0 && !conditions_hold(&policy.conditions, scope)? {
                     return Ok(None);

@@ -3,12 +3,13 @@
 use super::{Binding, Policy};
 use crate::admission::dynamic::Request;
 use crate::admission::dynamic::matching::{labels, selector};
+use crate::custom_resources;
+use crate::server::find;
 use crate::stored;
-use crate::verbs::get::get_cached;
 use serde_json::Value;
 
 /// The parameters, one evaluation each; `None` where a policy has none. An error tells why the binding can't be used.
-pub fn of(policy: &Policy, binding: &Binding, request: &Request<'_>) -> Result<Vec<Option<Value>>, String> {
+pub async fn of(policy: &Policy, binding: &Binding, request: &Request<'_>) -> Result<Vec<Option<Value>>, String> {
     let Some((api_version, kind)) = &policy.param_kind else { return Ok(vec![None]) };
     // A policy of which parameters are expected is evaluated without any if the binding names none.
     let Some(reference) = &binding.param else { return Ok(vec![Some(Value::Null)]) };
@@ -29,13 +30,18 @@ pub fn of(policy: &Policy, binding: &Binding, request: &Request<'_>) -> Result<V
         (true, given, _) => given,
     };
     let snapshot = server.snapshot();
-    let mut found: Vec<Value> = match reference["name"].as_str().filter(|name| !name.is_empty()) {
-        Some(name) => get_cached(&snapshot, &**strategy, namespace, name).into_iter().collect(),
+    let named = reference["name"].as_str().filter(|name| !name.is_empty());
+    let prefix = stored::prefix(strategy.names(), Some(namespace));
+    let entries: Vec<_> = match named {
+        Some(name) => find(&snapshot, &**strategy, namespace, name).into_iter().cloned().collect(),
+        None => stored::below(&snapshot, &prefix, "").cloned().collect(),
+    };
+    let entries = custom_resources::present_all(server, &**strategy, entries).await.map_err(|status| status.message)?;
+    let objects = entries.iter().filter_map(|entry| stored::decode(&**strategy, &entry.bytes).ok());
+    let mut found: Vec<Value> = match named {
+        Some(_) => objects.collect(),
         None => {
             let selector = selector(&reference["selector"]);
-            let prefix = stored::prefix(strategy.names(), Some(namespace));
-            let objects =
-                stored::below(&snapshot, &prefix, "").filter_map(|entry| stored::decode(&**strategy, &entry.bytes).ok());
             objects.filter(|object| selector.matches(&labels(object))).collect()
         }
     };

@@ -37,11 +37,11 @@ pub async fn validate(request: &Request<'_>, compiled: &dynamic::Compiled) -> Re
     for policy in &compiled.validating_policies {
         let Some((matched, bindings)) = policy.matches(request)? else { continue };
         let inputs = match &matched {
-            Matched::As(strategy) => Inputs::new(request, Some(&**strategy)),
-            _ => Inputs::new(request, None),
+            Matched::As(strategy) => Inputs::new(request, Some(&**strategy)).await?,
+            _ => Inputs::new(request, None).await?,
         };
         for binding in bindings {
-            let outcome = evaluate(policy, binding, request, &inputs);
+            let outcome = evaluate(policy, binding, request, &inputs).await;
             for (key, value) in outcome.annotations {
                 let values = annotations.entry(format!("{}/{key}", policy.name)).or_default();
                 if !values.contains(&value) {
@@ -84,10 +84,10 @@ struct Outcome {
     annotations: Vec<(String, String)>,
 }
 
-fn evaluate(policy: &Policy, binding: &Binding, request: &Request<'_>, inputs: &Inputs<'_>) -> Outcome {
+async fn evaluate(policy: &Policy, binding: &Binding, request: &Request<'_>, inputs: &Inputs<'_>) -> Outcome {
     let mut outcome = Outcome::default();
     let unusable = |message: String| Failed { message, reason: String::new(), index: None };
-    let all_params = match params::of(policy, binding, request) {
+    let all_params = match params::of(policy, binding, request).await {
         Ok(all) => all,
         Err(why) => {
             if !policy.fails_open || why.starts_with("no params found") {

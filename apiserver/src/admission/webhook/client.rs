@@ -22,8 +22,8 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-/// The longest answer that is read; a patch is no longer than what may be stored.
-const ANSWER_BYTES_MAX: usize = 4 << 20;
+/// The longest answer of an admission webhook that is read; a patch is no longer than what may be stored.
+pub const ANSWER_BYTES_MAX: usize = 4 << 20;
 /// What of a wrong answer is passed on in the error.
 const SHOWN_MAX: usize = 256;
 /// Ways that are kept; they are made anew when more are needed.
@@ -113,7 +113,15 @@ impl Target {
 
 impl Clients {
     /// Posts a body and answers with the one that comes back; `Err` says in Go's words what went wrong.
-    pub async fn call(&self, server: &ApiServer, target: &Target, timeout: Duration, body: Bytes) -> Result<Bytes, String> {
+    /// One of more than `answer_max` bytes is not read.
+    pub async fn call(
+        &self,
+        server: &ApiServer,
+        target: &Target,
+        timeout: Duration,
+        body: Bytes,
+        answer_max: usize,
+    ) -> Result<Bytes, String> {
         let way = self.way(target)?;
         if let Place::Service { namespace, name, port, .. } = &target.place {
             *way.resolver.address.lock() = Some(resolve::service(server, namespace, name, *port)?);
@@ -127,7 +135,7 @@ impl Clients {
             .body(Full::new(body))
             .map_err(|error| error.to_string())?;
         let posted = |why: &str| format!("Post \"{}\": {why}", target.shown);
-        match tokio::time::timeout(timeout, exchange(&way.client, request)).await {
+        match tokio::time::timeout(timeout, exchange(&way.client, request, answer_max)).await {
             Ok(Ok(body)) => Ok(body),
             Ok(Err(Failed::Transport(why))) => Err(posted(&why)),
             Ok(Err(Failed::Answer(why))) => Err(why),
@@ -155,10 +163,10 @@ enum Failed {
     Answer(String),
 }
 
-async fn exchange(client: &Https, request: Request<Full<Bytes>>) -> Result<Bytes, Failed> {
+async fn exchange(client: &Https, request: Request<Full<Bytes>>, answer_max: usize) -> Result<Bytes, Failed> {
     let response = client.request(request).await.map_err(|error| Failed::Transport(in_words(&error)))?;
     let code = response.status();
-    let body = Limited::new(response.into_body(), ANSWER_BYTES_MAX).collect().await;
+    let body = Limited::new(response.into_body(), answer_max).collect().await;
     let body = body.map_err(|error| Failed::Answer(format!("the answer could not be read: {error}")))?.to_bytes();
     if code.is_success() {
         return Ok(body);

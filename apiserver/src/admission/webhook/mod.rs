@@ -4,7 +4,7 @@ pub(crate) mod client;
 pub(crate) mod resolve;
 mod review;
 
-pub use client::Clients;
+pub use client::{Clients, Target};
 
 use super::dynamic::matching::{Matched, Matcher};
 use super::dynamic::{self, Compiled, Request, Round, internal};
@@ -13,7 +13,7 @@ use super::{AdmissionContext, policy};
 use crate::http::error::Status;
 use crate::http::notes;
 use crate::kind::Strategy;
-use client::Target;
+use client::ANSWER_BYTES_MAX;
 use futures::future::join_all;
 use review::{Answer, Review};
 use serde_json::{Value, json};
@@ -65,14 +65,14 @@ impl Webhook {
     }
 
     /// In which form the webhook is to be asked about the request; `None`: not at all.
-    fn wants(&self, request: &Request<'_>) -> Result<Option<Option<Arc<dyn Strategy>>>, Status> {
+    async fn wants(&self, request: &Request<'_>) -> Result<Option<Option<Arc<dyn Strategy>>>, Status> {
         let form = match self.matcher.matches(request, true)? {
             Matched::No => return Ok(None),
             Matched::AsItIs => None,
             Matched::As(strategy) => Some(strategy),
         };
         if !self.conditions.is_empty() {
-            match policy::conditions_hold(&self.conditions, request, form.as_deref()) {
+            match policy::conditions_hold(&self.conditions, request, form.as_deref()).await {
                 Ok(true) => {}
                 Ok(false) => return Ok(None),
                 Err(_) if self.fails_open => return Ok(None),
@@ -92,9 +92,9 @@ impl Webhook {
 
     /// Asks, and answers with what is to become of the request; `None`: the webhook failed and may be passed over.
     async fn ask(&self, request: &Request<'_>, form: Option<&dyn Strategy>) -> Result<Option<Answer>, Status> {
-        let review = Review::new(self.version, request, form);
+        let review = Review::new(self.version, request, form).await?;
         let server = request.context.server;
-        let sent = server.registrations.clients.call(server, &self.target, self.timeout, review.body());
+        let sent = server.registrations.clients.call(server, &self.target, self.timeout, review.body(), ANSWER_BYTES_MAX);
         let answer = match sent.await {
             Ok(body) => review.answer(&body).map_err(|why| format!("received invalid webhook response: {why}")),
             Err(why) => Err(format!("failed to call webhook: {why}")),
@@ -138,7 +138,7 @@ pub async fn mutate(
         }
         let before = object.as_deref().cloned();
         let request = Request::new(context, before.as_ref(), old);
-        let Some(form) = webhook.wants(&request)? else { continue };
+        let Some(form) = webhook.wants(&request).await? else { continue };
         round.asked.push(index);
         let Some(answer) = webhook.ask(&request, form.as_deref()).await? else {
             notes::annotate(
@@ -149,7 +149,7 @@ pub async fn mutate(
         };
         webhook.note(&answer)?;
         let changed = match (object.as_deref_mut(), &answer.patch) {
-            (Some(object), Some(patch)) => patch_object(context, webhook, object, patch, form.as_deref())?,
+            (Some(object), Some(patch)) => patch_object(context, webhook, object, patch, form.as_deref()).await?,
             _ => false,
         };
         annotate(webhook, round.number, index, changed);
@@ -168,7 +168,7 @@ fn annotate(webhook: &Webhook, round: usize, index: usize, mutated: bool) {
 }
 
 /// Whether the patch changed anything.
-fn patch_object(
+async fn patch_object(
     context: &AdmissionContext<'_>,
     webhook: &Webhook,
     object: &mut Value,
@@ -179,7 +179,7 @@ fn patch_object(
     let mut patched = match form {
         Some(strategy) => {
             let request = Request::new(context, Some(&before), None);
-            request.converted(&before, strategy)
+            request.converted(&before, strategy).await?
         }
         None => before.clone(),
     };
@@ -188,11 +188,7 @@ fn patch_object(
     };
     crate::patch::json::apply(&mut patched, patch).map_err(|error| failed(&error))?;
     if let Some(strategy) = form {
-        let names = context.strategy.names();
-        strategy.to_stored(&mut patched);
-        context.strategy.from_stored(&mut patched);
-        patched["kind"] = names.kind.into();
-        patched["apiVersion"] = names.api_version().into();
+        patched = dynamic::request::convert(context, &patched, (strategy, context.strategy)).await?;
     }
     dynamic::settle(context, &mut patched)?;
     *object = patched;
@@ -203,7 +199,7 @@ fn patch_object(
 pub async fn validate(request: &Request<'_>, compiled: &Compiled) -> Result<(), Status> {
     let mut wanted = vec![];
     for (index, webhook) in compiled.validating_webhooks.iter().enumerate() {
-        if let Some(form) = webhook.wants(request)? {
+        if let Some(form) = webhook.wants(request).await? {
             wanted.push((index, webhook, form));
         }
     }

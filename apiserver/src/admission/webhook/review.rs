@@ -28,20 +28,19 @@ pub struct Answer {
 }
 
 impl Review {
-    pub fn new(version: &'static str, request: &Request<'_>, form: Option<&dyn Strategy>) -> Self {
+    pub async fn new(version: &'static str, request: &Request<'_>, form: Option<&dyn Strategy>) -> Result<Self, Status> {
         let uid = uuid::Uuid::new_v4().to_string();
         let shown = form.unwrap_or(request.context.strategy);
         let mut asked = request.review(shown);
         asked["uid"] = uid.as_str().into();
-        let object = |object: Option<&Value>| match (object, form) {
-            (None, _) => Value::Null,
-            (Some(object), None) => object.clone(),
-            (Some(object), Some(form)) => request.converted(object, form),
-        };
-        asked["object"] = object(request.object);
-        asked["oldObject"] = if request.context.operation == Operation::Connect { Value::Null } else { object(request.old) };
+        asked["object"] = request.shown(request.object, form).await?.unwrap_or_default();
+        if request.context.operation != Operation::Connect {
+            asked["oldObject"] = request.shown(request.old, form).await?.unwrap_or_default();
+        } else {
+            asked["oldObject"] = Value::Null;
+        }
         let review = json!({"kind": "AdmissionReview", "apiVersion": format!("{GROUP}/{version}"), "request": asked});
-        Review { uid, version, body: review.to_string().into() }
+        Ok(Review { uid, version, body: review.to_string().into() })
     }
 
     pub fn body(&self) -> Bytes {

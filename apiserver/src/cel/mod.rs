@@ -6,6 +6,7 @@
 
 pub mod ast;
 mod check;
+pub mod cost;
 mod evaluate;
 mod lexer;
 pub mod library;

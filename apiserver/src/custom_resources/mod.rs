@@ -5,7 +5,7 @@
 //! `present` brings objects out of the version in which they are stored and into it, `conversion` asks the webhook that
 //! knows how.
 //! `strategy` is a version of a custom kind as the verbs see it; what it does with objects is in `schema`, `prune`, `default`,
-//! `validate` and `rules`.
+//! `validate` and `rules`; `rule_costs` refuses rules that may cost too much.
 
 mod columns;
 mod conversion;
@@ -16,6 +16,7 @@ mod format;
 mod path;
 mod present;
 mod prune;
+mod rule_costs;
 mod rules;
 pub mod schema;
 mod serve;
@@ -90,5 +91,5 @@ pub(crate) fn validate_default(value: &Value, schema: &schema::Schema, at: &sche
 
 /// What is wrong with the rules of a schema.
 pub(crate) fn rule_errors(source: &Value, at: &str, errors: &mut Vec<Invalid>) {
-    rules::validate(source, at, true, errors);
+    rule_costs::validate(source, at, errors);
 }

@@ -237,33 +237,16 @@ impl Rule {
     }
 }
 
-/// What is wrong with the rules of a schema.
-pub fn validate(source: &Value, at: &str, root: bool, errors: &mut Vec<Invalid>) {
-    let rules = source["x-kubernetes-validations"].as_array().map_or(&[][..], Vec::as_slice);
-    if !rules.is_empty() {
-        let kind = type_of(source, root).unwrap_or(Type::Dyn);
-        for (index, rule) in rules.iter().enumerate() {
-            one(rule, source, &kind, &format!("{at}.x-kubernetes-validations[{index}]"), errors);
-        }
-    }
-    for (name, property) in source["properties"].as_object().into_iter().flatten() {
-        validate(property, &format!("{at}.properties[{name}]"), false, errors);
-    }
-    for field in ["items", "additionalProperties"] {
-        if source[field].is_object() {
-            validate(&source[field], &format!("{at}.{field}"), false, errors);
-        }
-    }
-}
-
 const REASONS: [&str; 4] = ["FieldValueDuplicate", "FieldValueForbidden", "FieldValueInvalid", "FieldValueRequired"];
 
-fn one(rule: &Value, source: &Value, kind: &Type, at: &str, errors: &mut Vec<Invalid>) {
+/// What is wrong with a rule, and the programs that are right.
+pub(super) fn one(rule: &Value, source: &Value, kind: &Type, at: &str, errors: &mut Vec<Invalid>) -> Compiled {
+    let mut compiled = Compiled::default();
     let text = |field: &str| rule[field].as_str().unwrap_or_default();
     let optional_old = rule["optionalOldSelf"] == true;
     if text("rule").trim().is_empty() {
         errors.push(Invalid::required(format!("{at}.rule"), "rule is not specified"));
-        return;
+        return compiled;
     }
     match program(text("rule"), kind, optional_old) {
         Err(error) => errors.push(Invalid::value(format!("{at}.rule"), &rule["rule"], &error.to_string())),
@@ -274,7 +257,7 @@ fn one(rule: &Value, source: &Value, kind: &Type, at: &str, errors: &mut Vec<Inv
             let why = "may not be set if oldSelf is not used in rule";
             errors.push(Invalid::value(format!("{at}.optionalOldSelf"), &rule["optionalOldSelf"], why));
         }
-        Ok(_) => {}
+        Ok(program) => compiled.rule = Some(program),
     }
     let message = text("message");
     if rule["message"].is_string() && message.trim().is_empty() {
@@ -296,7 +279,7 @@ fn one(rule: &Value, source: &Value, kind: &Type, at: &str, errors: &mut Vec<Inv
                 let why = "messageExpression must evaluate to a string";
                 errors.push(Invalid::value(field, &rule["messageExpression"], why));
             }
-            Ok(_) => {}
+            Ok(program) => compiled.message = Some(program),
         }
     }
     if let Some(reason) = rule["reason"].as_str().filter(|reason| !REASONS.contains(reason)) {
@@ -311,6 +294,13 @@ fn one(rule: &Value, source: &Value, kind: &Type, at: &str, errors: &mut Vec<Inv
             errors.push(Invalid::value(format!("{at}.fieldPath"), &rule["fieldPath"], &why));
         }
     }
+    compiled
+}
+
+#[derive(Default)]
+pub(super) struct Compiled {
+    pub rule: Option<Program>,
+    pub message: Option<Program>,
 }
 
 const MESSAGE_BYTES_MAX: usize = 5 * 1024;

@@ -206,7 +206,9 @@ pub fn validate(strategy: &dyn Strategy, object: &Value) -> Vec<Invalid> {
     errors.extend(validate_labels("metadata.labels", &metadata["labels"]));
     errors.extend(validate_annotations(&metadata["annotations"]));
     errors.extend(validate_owners(&metadata["ownerReferences"]));
-    errors.extend(validate_finalizers(&metadata["finalizers"]));
+    // Those of custom kinds and of their definitions may have any name.
+    let any_name = strategy.custom().is_some() || names.group == "apiextensions.k8s.io";
+    errors.extend(validate_finalizers(&metadata["finalizers"], any_name));
     errors
 }
 
@@ -299,14 +301,14 @@ fn validate_owners(owners: &Value) -> Vec<Invalid> {
     errors
 }
 
-fn validate_finalizers(finalizers: &Value) -> Vec<Invalid> {
+fn validate_finalizers(finalizers: &Value, any_name: bool) -> Vec<Invalid> {
     const FIELD: &str = "metadata.finalizers";
     let mut errors = vec![];
     for finalizer in texts(finalizers) {
         for why in qualified_name_errors(finalizer) {
             errors.push(Invalid::value(FIELD, &json!(finalizer), &why));
         }
-        if !finalizer.contains('/') && !["orphan", "foregroundDeletion", "kubernetes"].contains(&finalizer) {
+        if !any_name && !finalizer.contains('/') && !["orphan", "foregroundDeletion", "kubernetes"].contains(&finalizer) {
             let why = "name is neither a standard finalizer name nor is it fully qualified";
             errors.push(Invalid::value(FIELD, &json!(finalizer), why));
         }
@@ -468,9 +470,10 @@ mod tests {
 
     #[test]
     fn a_finalizer_must_be_qualified_or_standard() {
-        assert!(validate_finalizers(&json!(["orphan", "example.com/x"])).is_empty());
-        assert_eq!(validate_finalizers(&json!(["mine"])).len(), 1);
-        assert_eq!(validate_finalizers(&json!(["orphan", "foregroundDeletion"])).len(), 1);
+        assert!(validate_finalizers(&json!(["orphan", "example.com/x"]), false).is_empty());
+        assert_eq!(validate_finalizers(&json!(["mine"]), false).len(), 1);
+        assert!(validate_finalizers(&json!(["mine"]), true).is_empty(), "of a custom kind");
+        assert_eq!(validate_finalizers(&json!(["orphan", "foregroundDeletion"]), false).len(), 1);
     }
 
     #[test]

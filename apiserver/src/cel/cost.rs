@@ -242,6 +242,13 @@ impl<'s> Coster<'s> {
                 (cost, Known::default())
             }
             Expr::Loop(each) => self.each(each),
+            Expr::Bind(bind) => {
+                let (value, known) = self.node(&bind.value);
+                self.scope.push((bind.variable.clone(), known));
+                let (body, result) = self.node(&bind.body);
+                self.scope.pop();
+                (value.saturating_add(body), result)
+            }
             Expr::OptMap(map) => {
                 let (target, known) = self.node(&map.target);
                 self.scope.push((map.variable.clone(), known));

@@ -24,7 +24,7 @@ apiVersion: rbac.authorization.k8s.io/v1
 kind: ClusterRoleBinding
 metadata: {name: site-operator}
 roleRef: {apiGroup: rbac.authorization.k8s.io, kind: ClusterRole, name: site-operator}
-subjects: [{kind: ServiceAccount, name: site-operator, namespace: NAMESPACE}]
+subjects: [{kind: ServiceAccount, name: site-operator, namespace: OWN}]
 ---
 apiVersion: v1
 kind: Service
@@ -82,7 +82,7 @@ fn an_operator_brings_its_kind_with_webhooks_and_a_controller() {
     }
     let installed = Installed(shared("operator"));
     let cluster = &installed.0;
-    cluster.apply(&OPERATOR.replace("NAMESPACE", &cluster.namespace()));
+    cluster.apply(&OPERATOR.replace("namespace: OWN", &format!("namespace: {}", cluster.namespace())));
     cluster.ok(&["rollout", "status", "deployment/site-operator", "--timeout=90s"]);
     cluster.ok(&["wait", "--for=condition=Established", "crd/sites.example.test", "--timeout=60s"]);
     cluster.wait("the validating webhook", || {

@@ -25,7 +25,11 @@ fn versions(storage: &str) -> Value {
     let text = json!({"type": "string"});
     json!([
         version("v1", json!({"hostPort": text, "spec": free, "status": free}), json!([{"jsonPath": ".hostPort"}])),
-        version("v2", json!({"host": text, "port": text, "spec": free, "status": free}), json!([{"jsonPath": ".host"}, {"jsonPath": ".port"}])),
+        version(
+            "v2",
+            json!({"host": text, "port": text, "spec": free, "status": free}),
+            json!([{"jsonPath": ".host"}, {"jsonPath": ".port"}])
+        ),
     ])
 }
 
@@ -154,7 +158,8 @@ async fn an_object_is_converted_for_each_version() {
     );
     let ready = json!({"endpoints": [{"addresses": [ip], "conditions": {"ready": true}}]});
     server.patch(&format!("{slices}/hook-1"), ready).await.expect(200);
-    eventually("conversion to succeed", || async { (server.post(V2, v2("stub", "a", "1")).await.code == 201).then_some(()) }).await;
+    eventually("conversion to succeed", || async { (server.post(V2, v2("stub", "a", "1")).await.code == 201).then_some(()) })
+        .await;
     server.delete(&format!("{V2}/stub")).await.expect(200);
     hooks.take();
 
@@ -290,7 +295,10 @@ async fn labels_are_converted_and_other_metadata_is_kept() {
     assert_eq!((&metadata["labels"], &metadata["generation"]), (&json!({"as": "v2"}), &json!(1)));
     assert_eq!(metadata.get("finalizers"), None);
     let count = async |path: &str| server.get(path).await.expect(200)["items"].as_array().unwrap().len();
-    assert_eq!((count(&format!("{V2}?labelSelector=as%3Dv2")).await, count(&format!("{V1}?labelSelector=as%3Dv2")).await), (1, 0));
+    assert_eq!(
+        (count(&format!("{V2}?labelSelector=as%3Dv2")).await, count(&format!("{V1}?labelSelector=as%3Dv2")).await),
+        (1, 0)
+    );
 }
 
 #[tokio::test]
@@ -326,7 +334,10 @@ async fn what_a_webhook_gets_wrong_is_told() {
         ),
         ("/kind", format!("{of} returned invalid object at index 0: invalid kind (expected Host, received Guest)")),
         ("/name", format!("{of} returned invalid object: must have the same name: one != two")),
-        ("/labels", format!("{of} returned invalid metadata: metadata.labels[a] must be a string, but is int64 in converted object")),
+        (
+            "/labels",
+            format!("{of} returned invalid metadata: metadata.labels[a] must be a string, but is int64 in converted object"),
+        ),
         ("/garbage", format!("{of} failed: ")),
         ("/error", format!("{of} failed: an error on the server (\"it is broken\") has prevented the request from succeeding")),
     ] {
@@ -369,7 +380,8 @@ async fn a_new_webhook_converts_anew() {
     server.post(V1, v1("one", "a:1")).await.expect(201);
     is_v2(&server.get(&format!("{V2}/one")).await.expect(200), "a", "1");
     server.patch(CRD, json!({"spec": {"conversion": {"webhook": {"clientConfig": hooks.config("/shout")}}}})).await.expect(200);
-    eventually("the new webhook", || async { (server.get(&format!("{V2}/one")).await.body["host"] == "LOUD").then_some(()) }).await;
+    eventually("the new webhook", || async { (server.get(&format!("{V2}/one")).await.body["host"] == "LOUD").then_some(()) })
+        .await;
 }
 
 #[tokio::test]
@@ -383,7 +395,9 @@ async fn objects_migrate_by_writes_and_versions_go_when_nothing_is_stored_in_the
     object["spec"]["versions"].as_array_mut().unwrap().remove(0);
     let message = server.put(CRD, object).await.expect_status(422, "Invalid");
     assert!(
-        message.contains("status.storedVersions[0]: Invalid value: \"v1\": missing from spec.versions; v1 was previously a storage version"),
+        message.contains(
+            "status.storedVersions[0]: Invalid value: \"v1\": missing from spec.versions; v1 was previously a storage version"
+        ),
         "{message}"
     );
     // A write that changes nothing stores it anew.
@@ -444,6 +458,31 @@ async fn fields_of_each_version_select() {
     assert_eq!(names(format!("{V2}?limit=1&fieldSelector=host%3Dhost2")).await, ["b"]);
 }
 
+/// Who owns a field in one version owns what it converts to in another.
+#[tokio::test]
+async fn owners_of_fields_are_found_in_every_version() {
+    let (server, _hooks) = server().await;
+    let (one, two) = (format!("{V1}/one"), format!("{V2}/one"));
+    let owners = |object: &Value, field: &str| -> Vec<String> {
+        let entries = object["metadata"]["managedFields"].as_array().unwrap().iter();
+        let own = entries.filter(|entry| entry["fieldsV1"].get(format!("f:{field}")).is_some());
+        own.map(|entry| format!("{} {}", entry["manager"].as_str().unwrap(), entry["apiVersion"].as_str().unwrap())).collect()
+    };
+    let made = apply(&server, &format!("{one}?fieldManager=a"), v1("one", "a:1")).await.expect(201);
+    assert_eq!(owners(&made, "hostPort"), ["a stable.example.com/v1"]);
+    // The same in the other version is no conflict, another value is.
+    apply(&server, &format!("{two}?fieldManager=b"), v2("one", "a", "1")).await.expect(200);
+    let message = apply(&server, &format!("{two}?fieldManager=b"), v2("one", "b", "2")).await.expect_status(409, "Conflict");
+    assert!(message.contains("conflict with \"a\"") && message.contains(".hostPort"), "{message}");
+    let forced = apply(&server, &format!("{two}?fieldManager=b&force=true"), v2("one", "b", "2")).await.expect(200);
+    assert_eq!((owners(&forced, "hostPort"), owners(&forced, "host")), (vec![], vec!["b stable.example.com/v2".to_owned()]));
+    // An ordinary write takes them too.
+    server.patch(&one, json!({"hostPort": "c:3"})).await.expect(200);
+    let object = server.get(&two).await.expect(200);
+    is_v2(&object, "c", "3");
+    assert_eq!((owners(&object, "host"), owners(&object, "hostPort").len()), (vec![], 1));
+}
+
 /// Without a webhook versions differ by their schemas: what one does not know is not shown in it.
 #[tokio::test]
 async fn versions_without_a_webhook_differ_by_name_and_schema() {
@@ -451,7 +490,8 @@ async fn versions_without_a_webhook_differ_by_name_and_schema() {
     let mut crd = definition(Value::Null);
     crd["spec"]["conversion"] = json!({"strategy": "None"});
     for (version, field) in [(0, "first"), (1, "second")] {
-        crd["spec"]["versions"][version]["schema"]["openAPIV3Schema"]["properties"][field] = json!({"type": "string", "default": field});
+        crd["spec"]["versions"][version]["schema"]["openAPIV3Schema"]["properties"][field] =
+            json!({"type": "string", "default": field});
     }
     establish(&server, crd).await;
     let mut both = v1("one", "a:1");
@@ -460,7 +500,10 @@ async fn versions_without_a_webhook_differ_by_name_and_schema() {
     assert_eq!((&made["first"], made.get("host")), (&json!("first"), None));
     let object = server.get(&format!("{V2}/one")).await.expect(200);
     // Defaults are those of the version that is stored, as with Kubernetes.
-    assert_eq!((&object["apiVersion"], object.get("hostPort"), object.get("first"), object.get("second")), (&json!("stable.example.com/v2"), None, None, None));
+    assert_eq!(
+        (&object["apiVersion"], object.get("hostPort"), object.get("first"), object.get("second")),
+        (&json!("stable.example.com/v2"), None, None, None)
+    );
     let made = server.post(V2, v2("two", "b", "2")).await.expect(201);
     assert_eq!((&made["second"], &made["host"]), (&json!("second"), &json!("b")));
     let kept = stored(&server, "two").await;

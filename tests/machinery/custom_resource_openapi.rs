@@ -5,10 +5,13 @@ use crate::kubectl_apply::{Listening, kubectls, listen};
 use axum::body::Body;
 use serde_json::{Value, json};
 use slipway_apiserver::User;
-use slipway_tests::{Answer, TestServer, eventually};
+use slipway_tests::{Answer, TestServer};
 
 fn foo() -> Value {
-    let (text, list) = (|what: &str| json!({"type": "string", "description": what}), |what: &str, items: Value| json!({"type": "array", "description": what, "items": items}));
+    let (text, list) = (
+        |what: &str| json!({"type": "string", "description": what}),
+        |what: &str, items: Value| json!({"type": "array", "description": what, "items": items}),
+    );
     let mut feeling = text("Whether Bar is feeling great.");
     feeling["enum"] = json!(["Great", "Down"]);
     let bars = list(
@@ -68,11 +71,13 @@ fn name(crd: &Value, version: &str) -> String {
     format!("{}.{version}.{}", group.join("."), crd["spec"]["names"]["kind"].as_str().unwrap())
 }
 
+const TRIES_MAX: usize = 50;
+
 /// The published definition without what every object has.
 async fn published(server: &TestServer, name: &str) -> Option<Value> {
     let mut found = server.get("/openapi/v2").await.expect(200)["definitions"].get(name)?.clone();
     found.as_object_mut().unwrap().remove("x-kubernetes-group-version-kind");
-    if let Some(properties) = found["properties"].as_object_mut() {
+    if let Some(properties) = found.get_mut("properties").and_then(Value::as_object_mut) {
         ["apiVersion", "kind", "metadata"].iter().for_each(|field| drop(properties.remove(*field)));
         if properties.is_empty() {
             found.as_object_mut().unwrap().remove("properties");
@@ -81,15 +86,26 @@ async fn published(server: &TestServer, name: &str) -> Option<Value> {
     Some(found)
 }
 
+/// The document is made anew after each change, which takes its time where nothing is optimised: it is asked for without haste.
+async fn eventually<T>(what: &str, mut ask: impl AsyncFnMut() -> Option<T>) -> T {
+    for _ in 0..TRIES_MAX {
+        if let Some(answer) = ask().await {
+            return answer;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(200)).await;
+    }
+    panic!("waited in vain for {what}")
+}
+
 async fn is_published(server: &TestServer, crd: &Value, version: &str, schema: &Value) {
     let name = name(crd, version);
-    let found = eventually(&name, || published(server, &name)).await;
+    let found = eventually(&name, async || published(server, &name).await).await;
     assert_eq!(&found, schema, "{found:#}");
 }
 
 async fn is_withdrawn(server: &TestServer, crd: &Value, version: &str) {
     let name = name(crd, version);
-    eventually(&name, || async { published(server, &name).await.is_none().then_some(()) }).await;
+    eventually(&name, async || published(server, &name).await.is_none().then_some(())).await;
 }
 
 async fn clean_up(server: &TestServer, crd: &Value, versions: &[&str]) {
@@ -106,7 +122,9 @@ async fn clean_up(server: &TestServer, crd: &Value, versions: &[&str]) {
 async fn several_definitions_are_published() {
     let server = TestServer::memory().await;
     let (foo, waldo) = (foo(), waldo("Waldo CRD for Testing"));
-    for (groups, versions) in [(["foo", "waldo"], ["v1", "v1beta1"]), (["common-group"; 2], ["v4", "v5"]), (["common-group"; 2], ["v6", "v6"])] {
+    for (groups, versions) in
+        [(["foo", "waldo"], ["v1", "v1beta1"]), (["common-group"; 2], ["v4", "v5"]), (["common-group"; 2], ["v6", "v6"])]
+    {
         let first = definition("one", groups[0], &foo, &versions[..1]);
         let second = definition("two", groups[1], &waldo, &versions[1..]);
         establish(&server, first.clone()).await;
@@ -189,14 +207,43 @@ async fn kubectl_knows_a_kind_with_a_schema() {
         explains(
             &listening,
             &plural,
-            &["DESCRIPTION:", "Foo CRD for Testing", "FIELDS:", "apiVersion", "<string>", "APIVersion defines", "spec", "<Object>", "Specification of Foo"],
+            &[
+                "DESCRIPTION:",
+                "Foo CRD for Testing",
+                "FIELDS:",
+                "apiVersion",
+                "<string>",
+                "APIVersion defines",
+                "spec",
+                "<Object>",
+                "Specification of Foo",
+            ],
         )
         .await;
-        let metadata = ["DESCRIPTION:", "Standard object's metadata", "FIELDS:", "creationTimestamp", "<string>", "CreationTimestamp is a timestamp"];
+        let metadata = [
+            "DESCRIPTION:",
+            "Standard object's metadata",
+            "FIELDS:",
+            "creationTimestamp",
+            "<string>",
+            "CreationTimestamp is a timestamp",
+        ];
         explains(&listening, &format!("{plural}.metadata"), &metadata).await;
         let spec = ["DESCRIPTION:", "Specification of Foo", "FIELDS:", "bars", "<[]Object>", "List of Bars and their specs"];
         explains(&listening, &format!("{plural}.spec"), &spec).await;
-        let bars = ["bars", "<[]Object>", "DESCRIPTION:", "List of Bars and their specs", "FIELDS:", "bazs", "<[]string>", "List of Bazs", "name", "<string>", "Name of Bar"];
+        let bars = [
+            "bars",
+            "<[]Object>",
+            "DESCRIPTION:",
+            "List of Bars and their specs",
+            "FIELDS:",
+            "bazs",
+            "<[]string>",
+            "List of Bazs",
+            "name",
+            "<string>",
+            "Name of Bar",
+        ];
         explains(&listening, &format!("{plural}.spec.bars"), &bars).await;
         let (code, text) = listening.run(&["explain", &format!("{plural}.spec.bars2")], "").await;
         assert!(code != 0 && text.contains("field \"bars2\" does not exist"), "{text}");
@@ -221,10 +268,11 @@ async fn kubectl_accepts_unknown_fields_where_they_are_kept() {
         explains(&listening, &plural, &["DESCRIPTION:", "<empty>"]).await;
         clean_up(&listening.server, &crd, &["v1"]).await;
 
-        let crd = definition("root", "unknown-at-root", &free(waldo("preserve-unknown-properties at root for Testing"), ""), &["v1"]);
+        let crd =
+            definition("root", "unknown-at-root", &free(waldo("preserve-unknown-properties at root for Testing"), ""), &["v1"]);
         establish(&listening.server, crd.clone()).await;
         let named = name(&crd, "v1");
-        eventually("its schema", || published(&listening.server, &named)).await;
+        eventually("its schema", async || published(&listening.server, &named).await).await;
         create_and_apply(&listening, &crd, anything.clone()).await;
         let (plural, kind) = (crd["spec"]["names"]["plural"].as_str().unwrap(), crd["spec"]["names"]["kind"].as_str().unwrap());
         explains(&listening, plural, &["KIND:", kind]).await;
@@ -234,7 +282,7 @@ async fn kubectl_accepts_unknown_fields_where_they_are_kept() {
         let crd = definition("nested", "unknown-in-nested", &free(waldo(description), "/properties/spec"), &["v1"]);
         establish(&listening.server, crd.clone()).await;
         let named = name(&crd, "v1");
-        eventually("its schema", || published(&listening.server, &named)).await;
+        eventually("its schema", async || published(&listening.server, &named).await).await;
         create_and_apply(&listening, &crd, json!({"spec": {"b": [{"c": "d"}]}})).await;
         explains(&listening, crd["spec"]["names"]["plural"].as_str().unwrap(), &["DESCRIPTION:", description]).await;
         clean_up(&listening.server, &crd, &["v1"]).await;

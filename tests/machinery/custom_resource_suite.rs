@@ -29,7 +29,8 @@ fn instance(kind: &str, name: &str) -> Value {
 }
 
 async fn gone(server: &TestServer, name: &str) {
-    eventually("the definition to go", || async { (server.get(&format!("{CRDS}/{name}")).await.code == 404).then_some(()) }).await;
+    eventually("the definition to go", || async { (server.get(&format!("{CRDS}/{name}")).await.code == 404).then_some(()) })
+        .await;
 }
 
 async fn json_patch(server: &TestServer, path: &str, patch: Value) -> Answer {
@@ -85,7 +86,9 @@ async fn the_status_of_a_definition_is_written_apart() {
         (answer.code == 200).then_some(answer.body)
     })
     .await;
-    let has = |object: &Value, message: &str| object["status"]["conditions"].as_array().unwrap().iter().any(|one| one["message"] == message);
+    let has = |object: &Value, message: &str| {
+        object["status"]["conditions"].as_array().unwrap().iter().any(|one| one["message"] == message)
+    };
     assert!(has(&updated, "updated"));
     let patch = json!([{"op": "add", "path": "/status/conditions", "value": [{"message": "patched"}]}]);
     let patched = json_patch(&server, &status, patch).await.expect(200);
@@ -194,15 +197,14 @@ async fn custom_kinds_are_discovered() {
     })
     .await;
     assert_eq!(document["kind"], "APIGroupDiscoveryList");
-    let group = document["items"].as_array().unwrap().iter().find(|one| one["metadata"]["name"] == "mygroup.example.com").unwrap();
+    let group =
+        document["items"].as_array().unwrap().iter().find(|one| one["metadata"]["name"] == "mygroup.example.com").unwrap();
     let resource = &group["versions"][0]["resources"][0];
-    assert_eq!(
-        resource["responseKind"],
-        json!({"group": "mygroup.example.com", "version": "v1beta1", "kind": "testcrd"})
-    );
+    assert_eq!(resource["responseKind"], json!({"group": "mygroup.example.com", "version": "v1beta1", "kind": "testcrd"}));
     assert_eq!((&resource["scope"], &resource["singularResource"]), (&json!("Namespaced"), &json!("testcrd")));
-    let names: Vec<&str> = resource["subresources"].as_array().unwrap().iter().map(|one| one["subresource"].as_str().unwrap()).collect();
-    assert_eq!(names, ["status", "scale"]);
+    let names: Vec<&str> =
+        resource["subresources"].as_array().unwrap().iter().map(|one| one["subresource"].as_str().unwrap()).collect();
+    assert_eq!(names, ["scale", "status"]);
     // What client-go's interface asks for: one document for all groups, and the legacy one beside it.
     assert!(resources(&server.get_as(AGGREGATED, "/api").await.expect(200), "", "v1").contains(&"namespaces"));
     server.delete(&format!("{CRDS}/testcrds.mygroup.example.com")).await.expect(200);
@@ -240,10 +242,7 @@ async fn what_is_terminating_takes_no_new_objects() {
     })
     .await;
     let condition = object["status"]["conditions"].as_array().unwrap().iter().find(|one| one["type"] == "Terminating").unwrap();
-    assert_eq!(
-        (&condition["status"], &condition["message"]),
-        (&json!("True"), &json!("CustomResource deletion is in progress"))
-    );
+    assert_eq!((&condition["status"], &condition["message"]), (&json!("True"), &json!("CustomResource deletion is in progress")));
     let message = server.post(&objects("other"), instance("Kindfoo", "late")).await.expect_status(405, "MethodNotAllowed");
     assert_eq!(message, "create not allowed while custom resource definition is terminating");
     let left = server.get("/apis/mygroup.example.com/v1beta1/foos").await.expect(200);

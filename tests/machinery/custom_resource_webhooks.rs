@@ -44,7 +44,9 @@ async fn creation_update_and_deletion_are_denied() {
         let data = &request[if deleted { "oldObject" } else { "object" }]["data"]["webhook-e2e-test"];
         let denied = match data.as_str() {
             Some("webhook-disallow") if !deleted => Some("the custom resource contains unwanted data"),
-            Some("webhook-nondeletable") if deleted => Some("the custom resource cannot be deleted because it contains unwanted key and value"),
+            Some("webhook-nondeletable") if deleted => {
+                Some("the custom resource cannot be deleted because it contains unwanted key and value")
+            }
             _ => None,
         };
         match denied {
@@ -126,7 +128,10 @@ async fn a_webhook_is_asked_in_the_version_of_its_rule() {
     let mut crd = definition(free());
     let schema = crd["spec"]["versions"][0]["schema"].clone();
     crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["x-kubernetes-preserve-unknown-fields"] = json!(true);
-    crd["spec"]["versions"].as_array_mut().unwrap().push(json!({"name": "v2", "served": true, "storage": false, "schema": schema}));
+    crd["spec"]["versions"]
+        .as_array_mut()
+        .unwrap()
+        .push(json!({"name": "v2", "served": true, "storage": false, "schema": schema}));
     crd["spec"]["versions"][1]["schema"]["openAPIV3Schema"]["x-kubernetes-preserve-unknown-fields"] = json!(true);
     establish(&server, crd).await;
     let hooks = stages(&server).await;

@@ -208,7 +208,7 @@ async fn a_name_is_given_once() {
     })
     .await;
     let names = object["status"]["conditions"].as_array().unwrap().iter().find(|one| one["type"] == "NamesAccepted").unwrap();
-    assert_eq!((&names["status"], &names["reason"]), (&json!("False"), &json!("KindConflict")));
+    assert_eq!((&names["status"], &names["reason"]), (&json!("False"), &json!("ListKindConflict")));
     assert_eq!(server.get("/apis/stable.example.com/v1/others").await.code, 404);
 }
 

@@ -40,8 +40,7 @@ pub struct Shape {
 }
 
 /// The keys of a map: how long they are is not looked at.
-static KEY: Shape =
-    Shape { max: 0, is_text: true, is_list: false, fields: BTreeMap::new(), item: None, min_bytes: 2 };
+static KEY: Shape = Shape { max: 0, is_text: true, is_list: false, fields: BTreeMap::new(), item: None, min_bytes: 2 };
 
 impl Shape {
     /// `None`: expressions cannot reach it. `root`: it is a whole object.
@@ -59,7 +58,10 @@ impl Shape {
         }
         let limit = |field: &str| source[field].as_i64().map(|limit| limit.max(0).unsigned_abs());
         if source["x-kubernetes-int-or-string"] == true {
-            return Some(Shape::text(REQUEST_BYTES_MAX - 2, 1));
+            return Some(Shape::text(
+                limit("maxLength").map_or(REQUEST_BYTES_MAX - 2, |max| max.saturating_mul(CHAR_BYTES_MAX)),
+                1,
+            ));
         }
         let root = root || source["x-kubernetes-embedded-resource"] == true;
         match source["type"].as_str().unwrap_or_default() {
@@ -373,7 +375,9 @@ fn own_cost(call: &Call, args: &[Known<'_>]) -> (u64, Option<Size>) {
         ("bytes", false) if takes(&Type::String) => {
             (size(0).traversal(), Some(Size { min: size(0).min, max: size(0).max.saturating_mul(CHAR_BYTES_MAX) }))
         }
-        ("strings.quote", false) => (size(0).traversal(), Some(Size { min: size(0).min + 2, max: size(0).max.saturating_mul(2).saturating_add(2) })),
+        ("strings.quote", false) => {
+            (size(0).traversal(), Some(Size { min: size(0).min + 2, max: size(0).max.saturating_mul(2).saturating_add(2) }))
+        }
         ("@in", _) if !args.get(1).and_then(|known| known.shape).is_some_and(|shape| !shape.is_list) => (size(1).max, None),
         ("_+_", _) if takes_list() => (1, Some(size(0).plus(size(1)))),
         ("_+_", _) if takes(&Type::String) || takes(&Type::Bytes) => {

@@ -49,8 +49,8 @@ impl Webhook {
         let mut rest = objects.into_iter().map(|object| (Sent::text(&object), object)).peekable();
         while rest.peek().is_some() {
             let (mut batch, mut texts, mut bytes) = (vec![], vec![], 0);
-            while let Some((text, object)) =
-                rest.next_if(|(text, _)| batch.is_empty() || batch.len() < BATCH_OBJECTS_MAX && bytes + text.len() <= BATCH_BYTES_MAX)
+            while let Some((text, object)) = rest
+                .next_if(|(text, _)| batch.is_empty() || batch.len() < BATCH_OBJECTS_MAX && bytes + text.len() <= BATCH_BYTES_MAX)
             {
                 bytes += text.len();
                 texts.push(text);
@@ -162,7 +162,9 @@ impl Sent {
             (false, "object") => {
                 format!("conversion webhook for {} returned invalid converted object at index {index}: {why}", self.of)
             }
-            (false, _) => format!("conversion webhook for {} returned invalid metadata in object at index {index}: {why}", self.of),
+            (false, _) => {
+                format!("conversion webhook for {} returned invalid metadata in object at index {index}: {why}", self.of)
+            }
         };
         let text = |object: &Value, field: &str| object[field].as_str().unwrap_or_default().to_owned();
         let (version, kind) = (text(&object, "apiVersion"), text(&object, "kind"));
@@ -260,7 +262,8 @@ mod tests {
     #[test]
     fn an_answer_is_one_to_the_review_that_was_sent() {
         let objects = |review: Value| sent(true).objects(review.to_string().as_bytes());
-        let answer = |response: Value| json!({"kind": "ConversionReview", "apiVersion": "apiextensions.k8s.io/v1", "response": response});
+        let answer =
+            |response: Value| json!({"kind": "ConversionReview", "apiVersion": "apiextensions.k8s.io/v1", "response": response});
         let good = json!({"uid": "u", "result": {"status": "Success"}, "convertedObjects": [1]});
         assert_eq!(objects(answer(good)).unwrap(), [json!(1)]);
         assert_eq!(objects(answer(Value::Null)).unwrap_err(), "no response provided");
@@ -302,8 +305,14 @@ mod tests {
             refused(&|object| object["metadata"]["labels"] = json!({"a": 1})),
             format!("{begins} metadata: metadata.labels[a] must be a string, but is int64 in converted object")
         );
-        assert!(refused(&|object| object["metadata"]["labels"] = json!({"a b": "c"})).starts_with(&format!("{begins} metadata: metadata.labels: ")));
+        assert!(
+            refused(&|object| object["metadata"]["labels"] = json!({"a b": "c"}))
+                .starts_with(&format!("{begins} metadata: metadata.labels: "))
+        );
         let many = sent(false).accept(1, &object("a.b/v1"), json!({"apiVersion": "a.b/v2", "kind": "K"}), "a.b/v2").unwrap_err();
-        assert_eq!(many, "conversion webhook for a.b/v1, Kind=K returned invalid converted object at index 1: must have the same name: n != ");
+        assert_eq!(
+            many,
+            "conversion webhook for a.b/v1, Kind=K returned invalid converted object at index 1: must have the same name: n != "
+        );
     }
 }

@@ -2,9 +2,9 @@
 //! objects go first.
 
 use crate::custom_resources::definition::{self, FINALIZER, is_condition_true, set_condition};
-use crate::http::authenticate::User;
 use crate::custom_resources::serve::storage_strategy;
 use crate::custom_resources::strategy::CustomResource;
+use crate::http::authenticate::User;
 use crate::http::error::Status;
 use crate::kind::Strategy;
 use crate::server::ApiServer;
@@ -98,7 +98,8 @@ fn accept_names(object: &mut Value, others: &[Value], now: jiff::Timestamp) {
             texts(want).into_iter().filter(|name| used.contains(name.as_str()) && !before.contains(name)).collect();
         if taken.is_empty() {
             accepted[field] = want.clone();
-        } else if conflict.is_none() {
+        } else {
+            // Of several conflicts the last is told, as with Kubernetes.
             let messages: Vec<String> = taken.iter().map(|name| format!("\"{name}\" is already in use")).collect();
             let message = if messages.len() == 1 { messages[0].clone() } else { format!("[{}]", messages.join(", ")) };
             conflict = Some((reason, message));

@@ -24,7 +24,7 @@ pub mod strategy;
 mod validate;
 
 pub use path::Path;
-pub(crate) use present::{converted, present, present_all, presented, to_storage};
+pub(crate) use present::{converted, in_version, present, present_all, presented, to_storage};
 pub(crate) use serve::{Served, look_again, run};
 pub use strategy::CustomResource;
 

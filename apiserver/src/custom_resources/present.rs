@@ -20,7 +20,7 @@ pub(crate) async fn present(server: &ApiServer, strategy: &dyn Strategy, entry: 
     let key = (Arc::clone(&entry.key), entry.mod_revision);
     let converting: Arc<Converting> = Arc::clone(custom.converting.lock().entry(key.clone()).or_default());
     let converted = converting.get_or_init(|| async {
-        let mut objects = convert(server, custom, vec![object], &custom.names().api_version()).await?;
+        let mut objects = in_version(server, custom, vec![object], &custom.names().api_version()).await?;
         Ok(custom.remember(entry, objects.pop()))
     });
     let converted = converted.await.clone();
@@ -48,7 +48,7 @@ pub(crate) async fn present_all(
         }
     }
     if !objects.is_empty() {
-        let converted = convert(server, custom, objects, &custom.names().api_version()).await?;
+        let converted = in_version(server, custom, objects, &custom.names().api_version()).await?;
         for (place, object) in waiting.into_iter().zip(converted) {
             all[place] = custom.remember(&all[place], Some(object));
         }
@@ -74,12 +74,16 @@ pub(crate) async fn presented(
 }
 
 /// The bytes in which an object is stored and, if a webhook converted it, what those read as.
-pub(crate) async fn to_storage(server: &ApiServer, custom: &CustomResource, object: &Value) -> Result<(Bytes, Option<Value>), Status> {
+pub(crate) async fn to_storage(
+    server: &ApiServer,
+    custom: &CustomResource,
+    object: &Value,
+) -> Result<(Bytes, Option<Value>), Status> {
     let (wanted, own) = (custom.storage_api_version(), custom.names().api_version());
     if wanted == own {
         return Ok((stored::encode(object), None));
     }
-    let storage = convert(server, custom, vec![object.clone()], &wanted).await?.pop().unwrap_or_default();
+    let storage = in_version(server, custom, vec![object.clone()], &wanted).await?.pop().unwrap_or_default();
     let bytes = stored::encode(&storage);
     if !custom.is_converted() {
         return Ok((bytes, None));
@@ -88,7 +92,7 @@ pub(crate) async fn to_storage(server: &ApiServer, custom: &CustomResource, obje
     if let Some(schema) = custom.definition.schemas.get(custom.definition.storage_version) {
         default::fill(&mut read, schema);
     }
-    Ok((bytes, convert(server, custom, vec![read], &own).await?.pop()))
+    Ok((bytes, in_version(server, custom, vec![read], &own).await?.pop()))
 }
 
 /// An object of one version of a custom kind in another.
@@ -97,11 +101,16 @@ pub(crate) async fn converted(server: &ApiServer, object: &Value, to: &CustomRes
     if object["apiVersion"] == wanted {
         return Ok(object.clone());
     }
-    Ok(convert(server, to, vec![object.clone()], &wanted).await?.pop().unwrap_or_default())
+    Ok(in_version(server, to, vec![object.clone()], &wanted).await?.pop().unwrap_or_default())
 }
 
 /// Objects of other versions in the wanted one, without what its schema does not know.
-async fn convert(server: &ApiServer, custom: &CustomResource, objects: Vec<Value>, wanted: &str) -> Result<Vec<Value>, Status> {
+pub(crate) async fn in_version(
+    server: &ApiServer,
+    custom: &CustomResource,
+    objects: Vec<Value>,
+    wanted: &str,
+) -> Result<Vec<Value>, Status> {
     let mut converted = match &custom.definition.webhook {
         Some(webhook) => webhook.convert(server, objects, wanted).await?,
         None => objects,

@@ -78,7 +78,8 @@ fn node(source: &Value, at: &str, place: Place<'_>, costs: &mut Costs, errors: &
     for (name, property) in source["properties"].as_object().into_iter().flatten() {
         node(property, &format!("{at}.properties[{name}]"), Place { root: false, ..place }, costs, errors);
     }
-    let times = |limit: &str| place.times.zip(source[limit].as_i64()).map(|(times, max)| times.saturating_mul(max.max(0).unsigned_abs()));
+    let times =
+        |limit: &str| place.times.zip(source[limit].as_i64()).map(|(times, max)| times.saturating_mul(max.max(0).unsigned_abs()));
     if source["additionalProperties"].is_object() {
         let below = Place { root: false, times: times("maxProperties"), ..place };
         node(&source["additionalProperties"], &format!("{at}.additionalProperties"), below, costs, errors);

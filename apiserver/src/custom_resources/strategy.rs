@@ -178,6 +178,14 @@ impl CustomResource {
         stored_version(&entry.bytes) != Some(self.storage_api_version().as_bytes())
     }
 
+    /// How objects of another version of the kind are merged, and who may own what of them.
+    pub fn structural_of(&self, api_version: &str) -> Option<Structural> {
+        let (_, name) = api_version.split_once('/')?;
+        let spec = &self.definition.object["spec"];
+        let version = spec["versions"].as_array()?.iter().find(|version| version["name"] == name)?;
+        Some(Structural::of_custom_resource(&version["schema"]["openAPIV3Schema"], spec["preserveUnknownFields"] == true))
+    }
+
     /// Whether it may take a webhook to show an entry.
     pub fn is_converted(&self) -> bool {
         self.definition.webhook.is_some()

@@ -245,6 +245,10 @@ impl Source {
 
 /// What clients are told of a custom kind: its schema, and what every object has.
 fn custom_schema(source: &Value, version: Version) -> Value {
+    if version == Version::V2 && source["x-kubernetes-preserve-unknown-fields"] == true {
+        // Of what may have any field, clients of version 2 are told nothing: they would refuse all that are not named.
+        return json!({"type": "object"});
+    }
     let mut schema = source.clone();
     if version == Version::V2 {
         without_values(&mut schema, true);

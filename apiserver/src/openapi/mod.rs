@@ -13,12 +13,14 @@ mod protobuf;
 pub mod rules;
 pub mod schema;
 mod serve;
+mod twice;
 
 pub use conform::word;
 pub use decode::{Expected, decode, decode_as};
 pub(crate) use decode::{read_document, read_json_document};
 pub use schema::Schema;
 pub use serve::{Cache, respond};
+pub(crate) use twice::keys as keys_that_stand_twice;
 
 use crate::http::error::Status;
 use crate::kind::Strategy;

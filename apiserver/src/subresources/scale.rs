@@ -87,6 +87,7 @@ fn scaled(target: &Target<'_>, change: &Change, manager: &str, old: &Value) -> R
         api_version: API_VERSION,
         subresource: "scale",
         now: stamp.now(),
+        elsewhere: &crate::patch::apply::Elsewhere::new(),
     };
     let mut new = old.clone();
     let owners = Managed::read(&take_entries(&mut new)).unwrap_or_default();

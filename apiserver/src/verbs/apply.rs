@@ -7,8 +7,9 @@ use crate::http::notes;
 use crate::http::request_info::{RequestInfo, Verb};
 use crate::http::respond;
 use crate::openapi::{self, FieldValidation};
+use crate::patch::apply::{Elsewhere, Write};
 use crate::verbs::create::create_tracked;
-use crate::verbs::tracking::{Stamp, Tracking, name_errors};
+use crate::verbs::tracking::{self, Stamp, Tracking, name_errors};
 use crate::verbs::update::{Part, replace};
 use crate::verbs::{Step, Target, commit, object_meta};
 use axum::response::Response;
@@ -39,7 +40,10 @@ impl Configuration {
             return Err(Status::invalid("meta.k8s.io", "PatchOptions", "", &errors));
         }
         let unreadable = |why: &str| Status::bad_request(format!("error decoding YAML: {why}"));
-        let (wanted, twice) = openapi::read_document(body).map_err(|why| unreadable(&why))?;
+        let (wanted, mut twice) = openapi::read_document(body).map_err(|why| unreadable(&why))?;
+        if !twice.is_empty() {
+            twice = openapi::keys_that_stand_twice(body);
+        }
         if !wanted.is_object() {
             let word = openapi::word(&wanted);
             return Err(unreadable(&format!(
@@ -48,7 +52,8 @@ impl Configuration {
         }
         match call.field_validation()? {
             FieldValidation::Strict if !twice.is_empty() => {
-                return Err(Status::bad_request(format!("error strict decoding YAML: {}", twice.join(", "))));
+                let why = "error strict decoding YAML: error converting YAML to JSON: yaml: unmarshal errors:";
+                return Err(Status::bad_request(format!("{why}\n  {}", twice.join("\n  "))));
             }
             FieldValidation::Warn => twice.into_iter().for_each(notes::warn),
             _ => {}
@@ -102,6 +107,13 @@ async fn apply_to_existing(target: &Target<'_>, part: Part, configuration: &Conf
             found.store(true, Ordering::Relaxed);
             let stamp = Stamp::new(target.server, strategy);
             let write = stamp.write(strategy, part.subresource(), &configuration.manager);
+            let mut elsewhere = Elsewhere::new();
+            if !tracking::other_versions(strategy, &old).is_empty() {
+                // What comes of it does not depend on who owns what; who is asked does.
+                let forced = write.apply(Some(&old), &configuration.wanted, true)?;
+                elsewhere = tracking::elsewhere(target.server, &write, strategy, &old, &forced).await?;
+            }
+            let write = Write { elsewhere: &elsewhere, ..write };
             let mut new = write.apply(Some(&old), &configuration.wanted, configuration.force)?;
             finish(target, &mut new)?;
             object_meta::preconditions_of_patch(&new).check(strategy.names(), &old)?;

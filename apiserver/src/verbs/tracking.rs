@@ -1,14 +1,16 @@
 //! Who a write is by: what `metadata.managedFields` says of it.
 
+use crate::custom_resources;
 use crate::http::Call;
 use crate::http::authenticate::User;
 use crate::http::error::{Invalid, Status};
 use crate::kind::Strategy;
-use crate::patch::apply::{Scope, Write};
+use crate::patch::apply::{Elsewhere, Scope, Write};
 use crate::server::ApiServer;
 use crate::verbs::object_meta;
 use http::header;
 use serde_json::{Value, json};
+use std::collections::BTreeSet;
 
 /// As many bytes may a manager's name have.
 const NAME_BYTES_MAX: usize = 128;
@@ -100,7 +102,53 @@ impl Stamp {
             "status" => Scope::Status { but: strategy.status_keeps() },
             _ => Scope::All,
         };
-        Write { schema: strategy.merge_schema(), scope, manager, api_version: &self.api_version, subresource, now: &self.now }
+        Write {
+            schema: strategy.merge_schema(),
+            scope,
+            manager,
+            api_version: &self.api_version,
+            subresource,
+            now: &self.now,
+            elsewhere: &NOWHERE,
+        }
+    }
+}
+
+/// Of a write that looks the same in all versions.
+static NOWHERE: Elsewhere = Elsewhere::new();
+
+/// What a write changes in the other versions in which owners of fields know the object, where a webhook converts between them.
+pub(crate) async fn elsewhere(
+    server: &ApiServer,
+    write: &Write<'_>,
+    strategy: &dyn Strategy,
+    old: &Value,
+    new: &Value,
+) -> Result<Elsewhere, Status> {
+    let mut elsewhere = Elsewhere::new();
+    let Some(custom) = strategy.custom() else { return Ok(elsewhere) };
+    for version in other_versions(strategy, old) {
+        let Some(structural) = custom.structural_of(&version) else { continue };
+        let both = custom_resources::in_version(server, custom, vec![old.clone(), new.clone()], &version).await?;
+        if let [old, new] = both.as_slice() {
+            let diff = write.diff_of(structural.schema(), old, new);
+            elsewhere.insert(version, diff);
+        }
+    }
+    Ok(elsewhere)
+}
+
+/// In which other versions somebody owns fields under other names.
+pub(crate) fn other_versions(strategy: &dyn Strategy, old: &Value) -> BTreeSet<String> {
+    let own = strategy.names().api_version();
+    let entries = old["metadata"]["managedFields"].as_array().into_iter().flatten();
+    match strategy.custom() {
+        Some(custom) if custom.is_converted() => entries
+            .filter_map(|entry| entry["apiVersion"].as_str())
+            .filter(|version| *version != own && version.split('/').next() == own.split('/').next())
+            .map(str::to_owned)
+            .collect(),
+        _ => BTreeSet::new(),
     }
 }
 
@@ -108,6 +156,21 @@ impl Stamp {
 pub(crate) fn update(server: &ApiServer, strategy: &dyn Strategy, by: (&str, &str), old: Option<&Value>, new: &mut Value) {
     let (manager, subresource) = by;
     Stamp::new(server, strategy).write(strategy, subresource, manager).update(old, new);
+}
+
+/// The same, where owners may know the object in other versions, which differ by more than their names.
+pub(crate) async fn update_in_every_version(
+    server: &ApiServer,
+    strategy: &dyn Strategy,
+    (manager, subresource): (&str, &str),
+    old: &Value,
+    new: &mut Value,
+) -> Result<(), Status> {
+    let stamp = Stamp::new(server, strategy);
+    let write = stamp.write(strategy, subresource, manager);
+    let elsewhere = elsewhere(server, &write, strategy, old, new).await?;
+    Write { elsewhere: &elsewhere, ..write }.update(Some(old), new);
+    Ok(())
 }
 
 #[cfg(test)]

@@ -73,7 +73,7 @@ pub(crate) async fn replace(
     let strategy = target.strategy;
     object_meta::dedup_owners(&mut new);
     if let Tracking::By(manager) = tracking {
-        tracking::update(target.server, strategy, (manager, part.subresource()), Some(&old), &mut new);
+        tracking::update_in_every_version(target.server, strategy, (manager, part.subresource()), &old, &mut new).await?;
     }
     let mut reservations = admission::admit(&context(target, part, &old), &mut new).await?;
     // Nothing of it concerns the kind, and it is as large as the rest.

@@ -1,5 +1,6 @@
 //! `metadata.managedFields`: who owns which fields.
 
+use super::Elsewhere;
 use super::element::Element;
 use super::fields;
 use super::set::Set;
@@ -52,6 +53,11 @@ impl Manager {
 
     fn group(&self) -> &str {
         self.api_version.split_once('/').map_or("", |(group, _)| group)
+    }
+
+    /// What a write changes in the version of this manager.
+    fn sees<'d>(&self, (diff, elsewhere): (&'d Diff, &'d Elsewhere)) -> &'d Diff {
+        elsewhere.get(&self.api_version).unwrap_or(diff)
     }
 }
 
@@ -179,18 +185,20 @@ impl Managed {
     }
 
     /// What others than `but` own of what changes. Those of another group name other fields, and are let be.
-    pub fn conflicts(&self, changed: &Set, but: &Manager) -> Vec<(Manager, Set)> {
+    pub fn conflicts(&self, diff: (&Diff, &Elsewhere), but: &Manager) -> Vec<(Manager, Set)> {
         let others = self.entries.iter().filter(|entry| !entry.manager.is(but) && entry.manager.group() == but.group());
-        let taken = others.filter(|entry| entry.set.meets(changed));
-        taken.map(|entry| (entry.manager.clone(), entry.set.intersection(changed))).collect()
+        let changed = |entry: &Entry| &entry.manager.sees(diff).changed;
+        let taken = others.filter(|entry| entry.set.meets(changed(entry)));
+        taken.map(|entry| (entry.manager.clone(), entry.set.intersection(changed(entry)))).collect()
     }
 
     /// Takes from all but `but` what was changed or removed, and lets go of who is left with nothing.
-    pub fn take(&mut self, diff: &Diff, group: &str, but: Option<&Manager>) {
+    pub fn take(&mut self, diff: (&Diff, &Elsewhere), group: &str, but: Option<&Manager>) {
         for entry in &mut self.entries {
             if but.is_some_and(|but| entry.manager.is(but)) || entry.manager.group() != group {
                 continue;
             }
+            let diff = entry.manager.sees(diff);
             for lost in [&diff.changed, &diff.removed] {
                 if entry.set.meets(lost) {
                     entry.set = entry.set.difference(lost);
@@ -201,9 +209,9 @@ impl Managed {
     }
 
     /// An ordinary write by `manager`: what it changed is its own from now on.
-    pub fn update(&mut self, diff: &Diff, manager: &Manager, keep: impl Fn(&mut Set), now: &str) {
+    pub fn update(&mut self, diff: (&Diff, &Elsewhere), manager: &Manager, keep: impl Fn(&mut Set), now: &str) {
         self.take(diff, manager.group(), None);
-        let mut own = diff.changed.clone();
+        let mut own = diff.0.changed.clone();
         keep(&mut own);
         if own.is_empty() {
             return;

@@ -22,9 +22,10 @@ pub use merge::merge;
 pub use schema::Schema;
 pub use set::Set;
 pub use structural::Structural;
+pub use walk::Diff;
 
 use serde_json::{Value, json};
-use walk::Diff;
+use std::collections::BTreeMap;
 
 /// Who owned the fields of an object that was written before anybody kept account.
 const BEFORE_FIRST_APPLY: &str = "before-first-apply";
@@ -63,7 +64,12 @@ pub struct Write<'w> {
     pub subresource: &'w str,
     /// As it is to be written.
     pub now: &'w str,
+    /// What it changes as owners see it who know the object in another version, where that has other fields.
+    pub elsewhere: &'w Elsewhere,
 }
+
+/// By `apiVersion`. Whose version is not there sees the write as it is.
+pub type Elsewhere = BTreeMap<String, Diff>;
 
 /// Why a configuration could not be applied.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -161,6 +167,11 @@ impl Write<'_> {
         diff
     }
 
+    /// What the write changes of an object in another version, whose schema this is.
+    pub fn diff_of(&self, schema: Schema<'_>, old: &Value, new: &Value) -> Diff {
+        Write { schema, ..*self }.diff(Some(old), new)
+    }
+
     /// An ordinary write that makes `new` of `live` (`None`: that creates it): sets its `managedFields`.
     pub fn update(&self, live: Option<&Value>, new: &mut Value) {
         let given = take_entries(new);
@@ -184,7 +195,7 @@ impl Write<'_> {
             return;
         }
         let mut managed = managed.unwrap_or_else(|| Managed::read(before).unwrap_or_default());
-        managed.update(&diff, &self.manager(Operation::Update), Self::strip, self.now);
+        managed.update((&diff, self.elsewhere), &self.manager(Operation::Update), Self::strip, self.now);
         managed.cap();
         put_entries(new, managed.write());
     }
@@ -203,7 +214,7 @@ impl Write<'_> {
         take_entries(&mut old);
         if live.is_some() && managed.entries.is_empty() {
             let manager = Manager::new(BEFORE_FIRST_APPLY, Operation::Update, self.api_version, self.subresource);
-            managed.update(&self.diff(None, &old), &manager, Self::strip, self.now);
+            managed.update((&self.diff(None, &old), self.elsewhere), &manager, Self::strip, self.now);
         }
         for entry in &mut managed.entries {
             if let Some(set) = prune::reconciled(&entry.set, self.schema) {
@@ -239,7 +250,7 @@ impl Write<'_> {
         managed.set(&manager, own, self.now);
         let new = prune::prune(merged, &last, &managed.owned(), self.schema);
         let diff = self.diff(Some(old), &new);
-        let conflicts = managed.conflicts(&diff.changed, &manager);
+        let conflicts = managed.conflicts((&diff, self.elsewhere), &manager);
         if !force && !conflicts.is_empty() {
             let mut all = vec![];
             for (manager, set) in conflicts {
@@ -254,7 +265,7 @@ impl Write<'_> {
             return Err(Error::Conflicts(all));
         }
         let group = self.api_version.split_once('/').map_or("", |(group, _)| group);
-        managed.take(&diff, group, Some(&manager));
+        managed.take((&diff, self.elsewhere), group, Some(&manager));
         if let Some(at) = managed.position(&manager) {
             Self::strip(&mut managed.entries[at].set);
         }

@@ -73,6 +73,8 @@ fn object() -> impl Strategy<Value = Value> {
     value(3).prop_map(|spec| json!({"apiVersion": "x.y/v1", "kind": "Z", "metadata": {"name": "z"}, "spec": spec}))
 }
 
+static NOWHERE: Elsewhere = Elsewhere::new();
+
 fn by(manager: &'static str) -> Write<'static> {
     Write {
         schema: SHAPES.schema(),
@@ -81,6 +83,7 @@ fn by(manager: &'static str) -> Write<'static> {
         api_version: "x.y/v1",
         subresource: "",
         now: "2026-01-01T00:00:00Z",
+        elsewhere: &NOWHERE,
     }
 }
 

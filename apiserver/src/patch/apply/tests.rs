@@ -8,8 +8,18 @@ fn schema(name: &str) -> Schema<'static> {
 }
 
 fn write<'w>(schema: Schema<'w>, manager: &'w str, api_version: &'w str) -> Write<'w> {
-    Write { schema, scope: Scope::AllButStatus, manager, api_version, subresource: "", now: "2026-01-01T00:00:00Z" }
+    Write {
+        schema,
+        scope: Scope::AllButStatus,
+        manager,
+        api_version,
+        subresource: "",
+        now: "2026-01-01T00:00:00Z",
+        elsewhere: &NOWHERE,
+    }
 }
+
+static NOWHERE: Elsewhere = Elsewhere::new();
 
 fn deployment(manager: &str) -> Write<'_> {
     write(schema(DEPLOYMENT), manager, "apps/v1")

@@ -48,7 +48,10 @@ struct Version {
 enum Content {
     Here(Resources),
     /// What an extension server told, and whether it still does.
-    Behind { resources: Vec<Value>, fresh: bool },
+    Behind {
+        resources: Vec<Value>,
+        fresh: bool,
+    },
 }
 
 /// Answers a GET of `/api`, `/api/VERSION`, `/apis`, `/apis/GROUP`, `/apis/GROUP/VERSION`; `None` for any other path.
@@ -114,9 +117,8 @@ fn served(server: &ApiServer) -> Vec<Group> {
     let mut groups: Vec<_> = groups.into_iter().collect();
     groups.sort_by(|(_, (one, _)), (_, (other, _))| one.cmp(other));
     let sorted = groups.into_iter().map(|(name, (_, mut versions))| {
-        versions.sort_by_cached_key(|version| {
-            (Reverse(priorities(&name, &version.name).1), priority::by_preference(&version.name))
-        });
+        versions
+            .sort_by_cached_key(|version| (Reverse(priorities(&name, &version.name).1), priority::by_preference(&version.name)));
         Group { name, versions }
     });
     sorted.collect()
@@ -180,7 +182,8 @@ fn group_list(served: &[Group]) -> Value {
 }
 
 fn group_object(group: &Group) -> Value {
-    let version = |version: &Version| json!({"groupVersion": format!("{}/{}", group.name, version.name), "version": version.name});
+    let version =
+        |version: &Version| json!({"groupVersion": format!("{}/{}", group.name, version.name), "version": version.name});
     let versions: Vec<Value> = group.versions.iter().map(version).collect();
     json!({"name": group.name, "preferredVersion": versions[0], "versions": versions})
 }

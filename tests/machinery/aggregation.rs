@@ -43,7 +43,8 @@ async fn gone(server: &TestServer, path: &str) {
 async fn what_is_served_here_has_its_api_services() {
     let server = TestServer::memory().await;
     let list = server.get(API_SERVICES).await.expect(200);
-    let names: Vec<&str> = list["items"].as_array().unwrap().iter().map(|one| one["metadata"]["name"].as_str().unwrap()).collect();
+    let names: Vec<&str> =
+        list["items"].as_array().unwrap().iter().map(|one| one["metadata"]["name"].as_str().unwrap()).collect();
     for name in ["v1.", "v1.apps", "v1.batch", "v1.authentication.k8s.io", "v1.apiextensions.k8s.io"] {
         assert!(names.contains(&name), "{names:?}");
     }
@@ -54,7 +55,8 @@ async fn what_is_served_here_has_its_api_services() {
     let condition = &apps["status"]["conditions"][0];
     assert_eq!((&condition["status"], &condition["reason"]), (&json!("True"), &json!("Local")));
     assert_eq!(condition["message"], "Local APIServices are always available");
-    let table = server.get_as("application/json;as=Table;v=v1;g=meta.k8s.io", &format!("{API_SERVICES}/v1.apps")).await.expect(200);
+    let table =
+        server.get_as("application/json;as=Table;v=v1;g=meta.k8s.io", &format!("{API_SERVICES}/v1.apps")).await.expect(200);
     assert_eq!(table["rows"][0]["cells"].as_array().unwrap()[..3], [json!("v1.apps"), json!("Local"), json!("True")]);
     // The groups are listed by their priorities.
     let groups = server.get("/apis").await.expect(200);
@@ -63,11 +65,10 @@ async fn what_is_served_here_has_its_api_services() {
     // What a person changes stays; what is deleted comes back.
     server.patch(&format!("{API_SERVICES}/v1.batch"), json!({"spec": {"groupPriorityMinimum": 19_000}})).await.expect(200);
     server.delete(&format!("{API_SERVICES}/v1.apps")).await.expect(200);
-    eventually("it to come back", || async { (server.get(&format!("{API_SERVICES}/v1.apps")).await.code == 200).then_some(()) }).await;
-    eventually("the new order", || async {
-        (server.get("/apis").await.body["groups"][1]["name"] == "batch").then_some(())
-    })
-    .await;
+    eventually("it to come back", || async { (server.get(&format!("{API_SERVICES}/v1.apps")).await.code == 200).then_some(()) })
+        .await;
+    eventually("the new order", || async { (server.get("/apis").await.body["groups"][1]["name"] == "batch").then_some(()) })
+        .await;
 }
 
 #[tokio::test]
@@ -99,7 +100,8 @@ async fn custom_kinds_have_their_api_services_for_as_long_as_they_are_served() {
 async fn an_api_service_is_refused_in_kubernetes_words() {
     let server = TestServer::memory().await;
     let spec = json!({"group": "a.b", "version": "v1", "groupPriorityMinimum": 0, "versionPriority": 1});
-    let message = server.post(API_SERVICES, json!({"metadata": {"name": "v2.a.b"}, "spec": spec})).await.expect_status(422, "Invalid");
+    let message =
+        server.post(API_SERVICES, json!({"metadata": {"name": "v2.a.b"}, "spec": spec})).await.expect_status(422, "Invalid");
     assert_eq!(
         message,
         "APIService.apiregistration.k8s.io \"v2.a.b\" is invalid: [metadata.name: Invalid value: \"v2.a.b\": must be `spec.version+\".\"+spec.group`: \"v1.a.b\", spec.groupPriorityMinimum: Invalid value: 0: must be positive and less than 20000]"
@@ -115,7 +117,10 @@ async fn an_api_service_is_refused_in_kubernetes_words() {
 async fn an_extension_server_is_served() {
     let Some((server, _wardle)) = with_wardle().await else { return };
     let made = server.post(FLUNDERS, flunder("rest-flunder")).await.expect(201);
-    assert_eq!((&made["apiVersion"], &made["kind"], &made["metadata"]["name"]), (&json!("wardle.example.com/v1alpha1"), &json!("Flunder"), &json!("rest-flunder")));
+    assert_eq!(
+        (&made["apiVersion"], &made["kind"], &made["metadata"]["name"]),
+        (&json!("wardle.example.com/v1alpha1"), &json!("Flunder"), &json!("rest-flunder"))
+    );
     let count = async || server.get(FLUNDERS).await.expect(200)["items"].as_array().unwrap().len();
     assert_eq!(count().await, 1);
     server.delete(&format!("{FLUNDERS}/rest-flunder")).await.expect(200);
@@ -123,7 +128,8 @@ async fn an_extension_server_is_served() {
     // A dynamic client looks for the resource first.
     let found = eventually("discovery to tell of it", || async {
         let groups = server.get_as(V2, "/apis").await.expect(200);
-        let group = groups["items"].as_array().unwrap().iter().find(|group| group["metadata"]["name"] == "wardle.example.com").cloned();
+        let group =
+            groups["items"].as_array().unwrap().iter().find(|group| group["metadata"]["name"] == "wardle.example.com").cloned();
         group.filter(|group| group["versions"][0]["freshness"] == "Current")
     })
     .await;
@@ -142,7 +148,8 @@ async fn an_extension_server_is_served() {
     let request = request.body(Body::from(json!({"metadata": {"labels": {"e2e-apiservice": "patched"}}}).to_string())).unwrap();
     Answer::of(server.send(Some(User::admin()), request).await).await.expect(200);
     let condition = |type_: &str| json!({"type": type_, "status": "True", "reason": "E2E", "message": "Set from e2e test"});
-    let has = |object: &Value, type_: &str| object["status"]["conditions"].as_array().unwrap().iter().any(|one| one["type"] == type_);
+    let has =
+        |object: &Value, type_: &str| object["status"]["conditions"].as_array().unwrap().iter().any(|one| one["type"] == type_);
     let mut object = server.get(&status).await.expect(200);
     object["status"]["conditions"].as_array_mut().unwrap().push(condition("StatusUpdated"));
     server.put(&status, object).await.expect(200);
@@ -203,7 +210,10 @@ async fn the_extension_server_is_told_who_asks_and_gets_no_credential() {
     assert_eq!(wardle.headers(FLUNDERS).len(), before);
     // The server itself asks as one who may see everything.
     let own = wardle.headers(ROOT);
-    assert_eq!((&own[0]["x-remote-user"], &own[0]["x-remote-group"]), (&"system:kube-aggregator".parse().unwrap(), &"system:masters".parse().unwrap()));
+    assert_eq!(
+        (&own[0]["x-remote-user"], &own[0]["x-remote-group"]),
+        (&"system:kube-aggregator".parse().unwrap(), &"system:masters".parse().unwrap())
+    );
 }
 
 #[tokio::test]
@@ -227,7 +237,7 @@ async fn who_does_not_answer_is_not_asked() {
     assert_eq!(message, "endpointslices for service/wardle in \"default\" have no addresses with port name \"https\"");
     wardle.break_down(true);
     let slice = format!("{SLICES}/wardle-1");
-    server.put(&slice, wardle.slice(&ip, true)).await.expect(200);
+    server.patch(&slice, wardle.slice(&ip, true)).await.expect(200);
     let message = available(&server, "False", "FailedDiscoveryCheck").await;
     let url = format!("https://{ip}:{}{ROOT}", wardle.port);
     assert_eq!(message, format!("failing or missing response from {url}: bad status from {url}: 500"));
@@ -258,8 +268,11 @@ async fn a_certificate_counts_only_from_the_named_authority() {
     use base64::Engine;
     let stranger = base64::engine::general_purpose::STANDARD.encode(Authority::new("stranger").pem);
     server.patch(WARDLE, json!({"spec": {"caBundle": stranger}})).await.expect(200);
-    let refused = eventually("the certificate to be refused", || async { Some(server.get(FLUNDERS).await).filter(|answer| answer.code == 503) });
-    let expected = "error trying to reach service: tls: failed to verify certificate: x509: certificate signed by unknown authority\n";
+    let refused = eventually("the certificate to be refused", || async {
+        Some(server.get(FLUNDERS).await).filter(|answer| answer.code == 503)
+    });
+    let expected =
+        "error trying to reach service: tls: failed to verify certificate: x509: certificate signed by unknown authority\n";
     assert_eq!(refused.await.body, expected);
     server.patch(WARDLE, json!({"spec": {"caBundle": null, "insecureSkipTLSVerify": true}})).await.expect(200);
     eventually("it to be passed on unverified", || async { (server.get(FLUNDERS).await.code == 200).then_some(()) }).await;
@@ -432,7 +445,7 @@ async fn several_servers_do_not_quarrel() {
     for ready in [None, Some(true), None] {
         let mut slice = wardle.slice(&ip, true);
         slice["endpoints"][0]["conditions"] = json!({"ready": ready});
-        two.put(&format!("{SLICES}/wardle-1"), slice).await.expect(200);
+        two.patch(&format!("{SLICES}/wardle-1"), slice).await.expect(200);
         tokio::time::sleep(Duration::from_millis(300)).await;
     }
     assert_eq!(one.get(WARDLE).await.expect(200), before);

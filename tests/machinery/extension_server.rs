@@ -217,12 +217,13 @@ async fn answer(state: Arc<State>, changes: broadcast::Sender<Value>, request: R
             (StatusCode::CREATED, axum::Json(object)).into_response()
         }
         (&Method::GET, path) if path.ends_with("/shell") => echo(&mut parts),
-        (&Method::DELETE, path) => match path.strip_prefix(FLUNDERS).and_then(|rest| {
-            state.flunders.lock().unwrap().remove(rest.trim_start_matches('/'))
-        }) {
-            Some(_) => axum::Json(json!({"kind": "Status", "apiVersion": "v1", "status": "Success"})).into_response(),
-            None => not_found(),
-        },
+        (&Method::DELETE, path) => {
+            match path.strip_prefix(FLUNDERS).and_then(|rest| state.flunders.lock().unwrap().remove(rest.trim_start_matches('/')))
+            {
+                Some(_) => axum::Json(json!({"kind": "Status", "apiVersion": "v1", "status": "Success"})).into_response(),
+                None => not_found(),
+            }
+        }
         _ => not_found(),
     }
 }

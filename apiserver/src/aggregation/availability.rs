@@ -187,7 +187,8 @@ fn leads_somewhere(server: &ApiServer, snapshot: &Snapshot, remote: &Remote) -> 
         return Err(unavailable("EndpointsNotFound", message));
     }
     if !slices.iter().any(|slice| has_endpoint(slice, port_name)) {
-        let message = format!("endpointslices for service/{name} in {namespace:?} have no addresses with port name {port_name:?}");
+        let message =
+            format!("endpointslices for service/{name} in {namespace:?} have no addresses with port name {port_name:?}");
         return Err(unavailable("MissingEndpoints", message));
     }
     Ok(())
@@ -204,8 +205,7 @@ async fn answers(server: &ApiServer, service: &ApiService, remote: &Remote) -> R
     let endpoint = resolve::service(server, &remote.namespace, &remote.service, remote.port)?;
     let path = service.root();
     let url = format!("https://{endpoint}{path}");
-    let question =
-        Ask { path: &path, accept: "application/json", etag: None, timeout: ASK_TIMEOUT, bytes_max: ANSWER_BYTES_MAX };
+    let question = Ask { path: &path, accept: "application/json", etag: None, timeout: ASK_TIMEOUT, bytes_max: ANSWER_BYTES_MAX };
     // As Kubernetes does: whether it is the right server is seen when a request is passed on.
     let failed = match ask(server, &remote.unverified(), endpoint, &question).await {
         Ok(answer) if answer.code.is_success() => return Ok(()),

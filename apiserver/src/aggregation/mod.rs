@@ -128,10 +128,8 @@ async fn woken(
             watches.push(watch);
         }
     }
-    let mut changes: futures::stream::FuturesUnordered<_> = watches
-        .iter_mut()
-        .map(async |watch| while let Ok(Item::Progress(_)) = watch.next().await {})
-        .collect();
+    let mut changes: futures::stream::FuturesUnordered<_> =
+        watches.iter_mut().map(async |watch| while let Ok(Item::Progress(_)) = watch.next().await {}).collect();
     let changed = async {
         match changes.next().await {
             Some(()) => {}

@@ -28,8 +28,7 @@ const GROUPS: &[(&str, i64)] = &[
 /// Of groups that Kubernetes does not have.
 const OTHER_GROUP: i64 = 15_000;
 /// Versions that do not have the priority that most have.
-const VERSIONS: &[(&str, &str, i64)] =
-    &[("", "v1", 1), ("autoscaling", "v2", 30), ("flowcontrol.apiserver.k8s.io", "v1", 21)];
+const VERSIONS: &[(&str, &str, i64)] = &[("", "v1", 1), ("autoscaling", "v2", 30), ("flowcontrol.apiserver.k8s.io", "v1", 21)];
 const OTHER_VERSION: i64 = 15;
 
 /// What definitions of custom kinds get: lower than all that is built in.

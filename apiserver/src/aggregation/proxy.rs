@@ -1,8 +1,8 @@
 //! A request for an extension server, passed on: with headers that say who asks, which the server believes because of the
 //! certificate that this one shows, and without the caller's credentials.
 
-use super::api_service::{ApiService, Remote, Trust};
 use super::aggregator_user;
+use super::api_service::{ApiService, Remote, Trust};
 use crate::admission::webhook::{client::in_words, resolve};
 use crate::http::authenticate::{PeerAddress, User};
 use crate::http::error::Status;
@@ -154,11 +154,8 @@ fn passed_on(parts: &Parts, upgrade: bool) -> HeaderMap {
     }
     headers.remove(header::HOST);
     headers.remove(header::AUTHORIZATION);
-    let foreign: Vec<HeaderName> = headers
-        .keys()
-        .filter(|name| [USER, UID, GROUP].contains(name) || name.as_str().starts_with(EXTRA))
-        .cloned()
-        .collect();
+    let foreign: Vec<HeaderName> =
+        headers.keys().filter(|name| [USER, UID, GROUP].contains(name) || name.as_str().starts_with(EXTRA)).cloned().collect();
     foreign.iter().for_each(|name| drop(headers.remove(name)));
     hide_token(&mut headers);
     if let Some(PeerAddress(peer)) = parts.extensions.get::<PeerAddress>() {

@@ -136,12 +136,14 @@ fn step<'a>(current: Option<&'a Value>, desired: Option<&'a Desired>, first: boo
 async fn write(server: &ApiServer, strategy: &dyn Strategy, name: &str, step: Step<'_>) -> Result<(), Status> {
     let user = User::apiserver();
     let target = Target::new(server, strategy, &user, "", name);
-    let same = |object: &Value| Preconditions { uid: object["metadata"]["uid"].as_str().map(str::to_owned), resource_version: None };
+    let same =
+        |object: &Value| Preconditions { uid: object["metadata"]["uid"].as_str().map(str::to_owned), resource_version: None };
     let now = server.now();
     let written = match step {
         Step::Create(desired) => {
             let metadata = json!({"name": name, "labels": {LABEL: desired.kept}});
-            let object = json!({"apiVersion": format!("{GROUP}/v1"), "kind": "APIService", "metadata": metadata, "spec": desired.spec});
+            let object =
+                json!({"apiVersion": format!("{GROUP}/v1"), "kind": "APIService", "metadata": metadata, "spec": desired.spec});
             create_object(&target, object).await.map(|_| ())
         }
         Step::Put(current, desired) => {

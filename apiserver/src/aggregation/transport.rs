@@ -58,8 +58,7 @@ impl Transports {
         let name = format!("{}.{}.svc", remote.service, remote.namespace);
         let name = ServerName::try_from(name).map_err(|error| error.to_string())?;
         let config = self.config(&remote.trust)?;
-        let transport =
-            Transport { client: client(config.clone(), name.clone(), false), upgrading: client(config, name, true) };
+        let transport = Transport { client: client(config.clone(), name.clone(), false), upgrading: client(config, name, true) };
         let mut kept = self.kept.lock();
         if kept.len() >= TRANSPORTS_MAX {
             kept.clear();
@@ -95,7 +94,8 @@ fn client(config: rustls::ClientConfig, name: ServerName<'static>, upgrading: bo
         .with_tls_config(config)
         .https_only()
         .with_server_name_resolver(FixedServerNameResolver::new(name));
-    let https = if upgrading { builder.enable_http1().wrap_connector(tcp) } else { builder.enable_all_versions().wrap_connector(tcp) };
+    let https =
+        if upgrading { builder.enable_http1().wrap_connector(tcp) } else { builder.enable_all_versions().wrap_connector(tcp) };
     Client::builder(TokioExecutor::new())
         .pool_timer(TokioTimer::new())
         .pool_idle_timeout(IDLE)

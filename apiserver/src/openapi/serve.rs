@@ -109,7 +109,8 @@ pub async fn respond(server: &Arc<ApiServer>, request: &Parts) -> Option<Result<
     }
     // To make them takes a moment, once.
     let asked = Arc::clone(server);
-    let documents = tokio::task::spawn_blocking(move || asked.documents.of(asked.registry.current(), asked.aggregator.specs())).await;
+    let documents =
+        tokio::task::spawn_blocking(move || asked.documents.of(asked.registry.current(), asked.aggregator.specs())).await;
     let documents = match documents {
         Ok(documents) => documents,
         Err(error) => return Some(Err(Status::internal(&error))),

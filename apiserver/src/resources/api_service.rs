@@ -3,7 +3,7 @@
 
 use super::{rules, show};
 use crate::http::error::Invalid;
-use crate::kind::{Column, Kind, METADATA, Names, NameRule, age, keep};
+use crate::kind::{Column, Kind, METADATA, NameRule, Names, age, keep};
 use serde_json::{Value, json};
 pub use slipway_api::apiregistration::APIService;
 use slipway_api::name;
@@ -167,8 +167,11 @@ mod tests {
         assert_eq!(errors(&good), Vec::<String>::new());
         assert_eq!(good["spec"]["service"]["port"], 443);
         assert_eq!(good["status"], json!({}));
-        let bad = service("v2.a.b", json!({"group": "", "version": "V1", "insecureSkipTLSVerify": true, "caBundle": "YWJj",
-            "groupPriorityMinimum": 20_001, "versionPriority": 0, "service": {"name": ""}}));
+        let bad = service(
+            "v2.a.b",
+            json!({"group": "", "version": "V1", "insecureSkipTLSVerify": true, "caBundle": "YWJj",
+            "groupPriorityMinimum": 20_001, "versionPriority": 0, "service": {"name": ""}}),
+        );
         let bad = errors(&bad);
         for part in [
             "metadata.name: Invalid value: \"v2.a.b\": must be `spec.version+\".\"+spec.group`: \"V1.\"",
@@ -189,7 +192,10 @@ mod tests {
         let spec = json!({"group": "a.b", "version": "v1", "groupPriorityMinimum": 1, "versionPriority": 1});
         let local = service("v1.a.b", spec.clone());
         let condition = &local["status"]["conditions"][0];
-        assert_eq!((&condition["type"], &condition["status"], &condition["reason"]), (&json!("Available"), &json!("True"), &json!("Local")));
+        assert_eq!(
+            (&condition["type"], &condition["status"], &condition["reason"]),
+            (&json!("Available"), &json!("True"), &json!("Local"))
+        );
         assert_eq!(STRATEGY.row(&local, jiff::Timestamp::UNIX_EPOCH)[..3], [json!("v1.a.b"), json!("Local"), json!("True")]);
         let mut trusting = spec;
         trusting["caBundle"] = json!("YWJj");

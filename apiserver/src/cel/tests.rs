@@ -415,3 +415,19 @@ mod properties {
         }
     }
 }
+
+#[test]
+fn a_value_is_bound_where_that_is_offered() {
+    let bound = "cel.bind(big, n * 10, cel.bind(all, [big, big + 1], all.map(n, n + big)))";
+    assert!(run(bound).contains("undeclared reference to 'cel' (in container '')"), "{}", run(bound));
+    let environment = environment().bindings();
+    let evaluate = |source: &str| {
+        let program = Program::compile(source, &environment).unwrap();
+        let mut budget = Budget::new(Budget::PER_REQUEST);
+        let value = program.evaluate(&[("n", Value::Int(7)), ("s", Value::string("x"))], &mut budget).unwrap();
+        value.to_json(&mut Frame::new(vec![], &mut budget)).unwrap().to_string()
+    };
+    assert_eq!(evaluate(bound), "[140,141]");
+    assert_eq!(evaluate("cel.bind(n, s, n + n) + string(n)"), "\"xx7\"", "only within the expression");
+    assert!(Program::compile("cel.bind(n, 1, n + 'a')", &environment).is_err(), "its type is known");
+}

@@ -194,7 +194,7 @@ const ITEMS: Fields = &[("items", ATOMIC)];
 const AUDIENCES: Fields = &[("audiences", ATOMIC)];
 const REQUIREMENTS: Fields = &[("requirements", ATOMIC)];
 const REQUESTS: Fields = &[("requests", ATOMIC)];
-const DEVICE_REQUEST: Fields = &[("derivedAttributes", ATOMIC), ("selectors", ATOMIC), ("tolerations", ATOMIC)];
+const DEVICE_REQUEST: Fields = &[("derivedAttributes", keyed(&["name"])), ("selectors", ATOMIC), ("tolerations", ATOMIC)];
 const VERSIONS: Fields = &[("serverAddressByClientCIDRs", ATOMIC), ("versions", ATOMIC)];
 const AFFINITY: Fields =
     &[("preferredDuringSchedulingIgnoredDuringExecution", ATOMIC), ("requiredDuringSchedulingIgnoredDuringExecution", ATOMIC)];

@@ -1,4 +1,5 @@
-//! `certificatesigningrequests/approval`: an administrator's yes or no. It changes `status.conditions` and nothing else.
+//! `certificatesigningrequests/approval`: an administrator's yes or no. It changes `status.conditions`, what a writer may say in
+//! the metadata, and nothing else.
 
 use crate::http::Call;
 use crate::http::error::{Invalid, Status};
@@ -12,6 +13,9 @@ use crate::verbs::{self, Preconditions, Target, object_meta};
 use axum::response::Response;
 use http::StatusCode;
 use serde_json::{Value, json};
+
+/// What of the metadata is the writer's.
+const METADATA: [&str; 4] = ["annotations", "finalizers", "labels", "ownerReferences"];
 
 enum Change {
     Replace(Value),
@@ -92,6 +96,16 @@ fn decide(mut request: Value, wanted: Value, target: &Target<'_>, now: jiff::Tim
         request["status"] = json!({});
     }
     request["status"]["conditions"] = conditions.into();
+    for field in METADATA {
+        match wanted["metadata"].get(field).filter(|value| !value.is_null()) {
+            Some(value) => request["metadata"][field] = value.clone(),
+            None => drop(request["metadata"].as_object_mut().map(|metadata| metadata.remove(field))),
+        }
+    }
+    let errors = object_meta::validate(target.strategy, &request);
+    if !errors.is_empty() {
+        return Err(Status::invalid(names.group, names.kind, target.name, &errors));
+    }
     Ok(request)
 }
 

@@ -5,6 +5,8 @@ use http::Request;
 use serde_json::{Value, json};
 use slipway_apiserver::http::authenticate::User;
 use slipway_tests::{Answer, TestServer, config_map};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
 
 const MAPS: &str = "/api/v1/namespaces/default/configmaps";
 const DEPLOYMENTS: &str = "/apis/apps/v1/namespaces/default/deployments";
@@ -359,4 +361,23 @@ async fn two_who_apply_at_once_both_get_their_way() {
     }
     let object = server.get(&format!("{MAPS}/m")).await.expect(200);
     assert_eq!((object["data"].as_object().unwrap().len(), owners(&object).len()), (8, 8));
+}
+
+/// Who applies the same again writes nothing, however late, and though the owners would stand in another order by their times.
+#[tokio::test]
+async fn what_is_applied_again_later_writes_nothing() {
+    let ahead = Arc::new(AtomicI64::new(0));
+    let clock = ahead.clone();
+    let clock = move || jiff::Timestamp::now() + jiff::SignedDuration::from_secs(clock.load(Ordering::Relaxed));
+    let options = slipway_apiserver::Options { clock: Arc::new(clock), ..Default::default() };
+    let server = TestServer::start(slipway_store::memory::Memory::new(), options).await;
+    let path = format!("{MAPS}/m");
+    for (manager, field) in [("first", "a"), ("second", "b")] {
+        apply(&server, &path, manager, map(json!({field: "1"}))).await;
+        ahead.fetch_add(10, Ordering::Relaxed);
+    }
+    let before = server.get(&path).await.expect(200);
+    let again = apply(&server, &path, "first", map(json!({"a": "1"}))).await.expect(200);
+    assert_eq!(again, before);
+    assert_eq!(server.get(&path).await.expect(200), before);
 }

@@ -305,7 +305,7 @@ pub fn is_reset(entries: &Value) -> bool {
     }
 }
 
-/// Whether two lists of entries differ in times at most.
+/// Whether two lists of entries differ in times at most, and in the order that follows from them.
 pub fn same_but_for_times(one: &Value, other: &Value) -> bool {
     let (Some(one), Some(other)) = (one.as_array(), other.as_array()) else { return one == other };
     let same = |one: &Value, other: &Value| match (one.as_object(), other.as_object()) {
@@ -315,5 +315,5 @@ pub fn same_but_for_times(one: &Value, other: &Value) -> bool {
         }
         _ => one == other,
     };
-    one.len() == other.len() && one.iter().zip(other).all(|(one, other)| same(one, other))
+    one.len() == other.len() && one.iter().all(|one| other.iter().any(|other| same(one, other)))
 }

@@ -27,12 +27,19 @@ impl Drop for Listening {
     }
 }
 
+/// What a server needs so that it can be listened to.
+pub fn options() -> Options {
+    Options { static_tokens: vec![(TOKEN.into(), User::admin())], ..Options::default() }
+}
+
 pub async fn listen(kubectl: &str) -> Listening {
+    listen_to(TestServer::start(Memory::new(), options()).await, kubectl).await
+}
+
+pub async fn listen_to(server: TestServer, kubectl: &str) -> Listening {
     rustls::crypto::aws_lc_rs::default_provider().install_default().ok();
     let key = KeyPair::generate().unwrap();
     let certificate = CertificateParams::new(vec!["127.0.0.1".to_owned()]).unwrap().self_signed(&key).unwrap();
-    let options = Options { static_tokens: vec![(TOKEN.into(), User::admin())], ..Options::default() };
-    let server = TestServer::start(Memory::new(), options).await;
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let shutdown = CancellationToken::new();

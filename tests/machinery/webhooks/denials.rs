@@ -2,11 +2,12 @@
 
 use super::sample::Sample;
 use super::{Hooks, MAPS, MUTATING, VALIDATING, register, rules, webhook};
+use crate::kubectl_apply::{kubectls, listen_to};
 use axum::body::Body;
 use http::Request;
 use serde_json::{Value, json};
 use slipway_apiserver::User;
-use slipway_tests::{Answer, TestServer, config_map};
+use slipway_tests::{Answer, TestServer, config_map, eventually};
 use std::sync::atomic::Ordering;
 
 const PODS: &str = "/api/v1/namespaces/default/pods";
@@ -158,29 +159,39 @@ async fn pods_and_config_maps_are_denied() {
     server.post(exempted, Sample::non_compliant("disallowed-configmap")).await.expect(201);
 }
 
-/// `[sig-api-machinery] AdmissionWebhook [Privileged:ClusterAdmin] should be able to deny attaching pod [Conformance]` (the pod does not
-/// run, and what asks is not kubectl)
-#[tokio::test]
+/// `[sig-api-machinery] AdmissionWebhook [Privileged:ClusterAdmin] should be able to deny attaching pod [Conformance]`
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn attaching_is_denied() {
     let Some(sample) = Sample::start().await else { return };
     let server = &sample.server;
     let hook = sample.webhook("deny-attaching-pod.k8s.io", "/pods/attach", &["CONNECT"], "pods/attach");
     sample.register(VALIDATING, "attach", vec![hook]).await;
-    let pod =
-        json!({"metadata": {"name": "to-be-attached-pod"}, "spec": {"containers": [{"name": "container1", "image": "pause"}]}});
+    let nodes = tokio_util::sync::CancellationToken::new();
+    let _ended_with_the_test = nodes.clone().drop_guard();
+    tokio::spawn(slipway_node::simulated::run(server.client(), Default::default(), nodes));
+    let pod = json!({"metadata": {"name": "to-be-attached-pod"},
+        "spec": {"nodeName": "simulated-0", "containers": [{"name": "container1", "image": "pause"}]}});
     server.post(PODS, pod).await.expect(201);
-    for (method, protocol) in [("POST", "SPDY/3.1"), ("GET", "websocket")] {
-        let path = format!("{PODS}/to-be-attached-pod/attach?container=container1&stdin=true&stdout=true&stderr=true");
-        let request = Request::builder().method(method).uri(path).header("connection", "Upgrade").header("upgrade", protocol);
-        let request = request
-            .header("sec-websocket-version", "13")
-            .header("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ==")
-            .header("sec-websocket-protocol", "v5.channel.k8s.io");
-        let answer = Answer::of(server.send(Some(User::admin()), request.body(Body::empty()).unwrap()).await).await;
-        let message = answer.body["message"].as_str().unwrap_or_default();
-        assert!(answer.code >= 400, "{message}");
-        assert!(message.contains("attaching to pod 'to-be-attached-pod' is not allowed"), "{message}");
+    let path = format!("{PODS}/to-be-attached-pod");
+    eventually("the pod to run", async || (server.get(&path).await.expect(200)["status"]["phase"] == "Running").then_some(()))
+        .await;
+    for kubectl in kubectls() {
+        let listening = listen_to(TestServer::of(server.api.clone()), &kubectl).await;
+        let attach = ["attach", "--namespace=default", "to-be-attached-pod", "-i", "-c=container1"];
+        let (code, said) = listening.run(&attach, "").await;
+        assert_ne!(code, 0, "{said}");
+        assert!(said.contains("attaching to pod 'to-be-attached-pod' is not allowed"), "{kubectl}: {said}");
     }
+    let path = format!("{path}/attach?container=container1&stdin=true&stdout=true&stderr=true");
+    let request = Request::get(path)
+        .header("connection", "Upgrade")
+        .header("upgrade", "websocket")
+        .header("sec-websocket-version", "13")
+        .header("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ==")
+        .header("sec-websocket-protocol", "v5.channel.k8s.io");
+    let answer = Answer::of(server.send(Some(User::admin()), request.body(Body::empty()).unwrap()).await).await;
+    let message = answer.expect_status(400, "");
+    assert!(message.contains("attaching to pod 'to-be-attached-pod' is not allowed"), "{message}");
 }
 
 /// `[sig-api-machinery] AdmissionWebhook [Privileged:ClusterAdmin] should unconditionally reject operations on fail closed webhook [Conformance]`

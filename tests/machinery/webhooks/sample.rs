@@ -58,7 +58,8 @@ impl Sample {
             eprintln!("SKIPPED: this machine has no address but its loopback");
             return None;
         };
-        let (server, hooks) = (TestServer::memory().await, Hooks::start(decide).await);
+        let server = TestServer::start(slipway_store::memory::Memory::new(), crate::kubectl_apply::options()).await;
+        let hooks = Hooks::start(decide).await;
         let namespace = json!({"metadata": {"labels": {"webhook-test": "true"}}});
         server.patch("/api/v1/namespaces/default", namespace).await.expect(200);
         let service = json!({"metadata": {"name": "hook"}, "spec": {"selector": {"webhook": "true"}, "ports": [{"port": 8443, "targetPort": 8444}]}});

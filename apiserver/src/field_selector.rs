@@ -32,6 +32,10 @@ impl FieldSelector {
         self.requirements.is_empty()
     }
 
+    pub fn len(&self) -> usize {
+        self.requirements.len()
+    }
+
     /// The name that alone can match, if there is one.
     pub fn name(&self) -> Option<&str> {
         self.exact("metadata.name")

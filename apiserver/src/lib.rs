@@ -23,6 +23,7 @@ pub mod patch;
 pub mod registry;
 pub mod resources;
 pub mod server;
+mod stack;
 pub mod stored;
 pub mod subresources;
 pub mod table;

@@ -23,6 +23,8 @@ mod lease_service;
 mod leases;
 mod listen;
 mod maintenance;
+#[cfg(test)]
+mod properties;
 mod proto;
 mod read;
 mod snapshot;

@@ -109,7 +109,8 @@ fn used_as_any_other_kind(cluster: &Cluster) {
     cluster.ok(&["scale", "site/harbour", "--replicas=3"]);
     cluster.wait_for("site/harbour", "{.status.ready}", "3");
     // Both its controller and kubectl own what they wrote of it.
-    let managers = cluster.ok(&["get", "site", "harbour", "--show-managed-fields", "-o", "jsonpath={.metadata.managedFields[*].manager}"]);
+    let managers =
+        cluster.ok(&["get", "site", "harbour", "--show-managed-fields", "-o", "jsonpath={.metadata.managedFields[*].manager}"]);
     assert!(managers.contains("kubectl") && managers.contains("site-operator"), "{managers}");
 }
 

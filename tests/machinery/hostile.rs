@@ -123,10 +123,10 @@ async fn a_watch_that_lags_behind_is_cut_off() {
 
 // === over sockets ===
 
-struct Listening {
+pub struct Listening {
     server: TestServer,
     address: SocketAddr,
-    connector: TlsConnector,
+    tls: rustls::ClientConfig,
     shutdown: CancellationToken,
 }
 
@@ -136,9 +136,9 @@ impl Drop for Listening {
     }
 }
 
-const TOKEN: &str = "hostile-tests";
+pub const TOKEN: &str = "hostile-tests";
 
-async fn listen() -> Listening {
+pub async fn listen() -> Listening {
     rustls::crypto::aws_lc_rs::default_provider().install_default().ok();
     let key = KeyPair::generate().unwrap();
     let certificate = CertificateParams::new(vec!["localhost".to_owned()]).unwrap().self_signed(&key).unwrap();
@@ -151,19 +151,25 @@ async fn listen() -> Listening {
     tokio::spawn(Arc::clone(&server.api).serve(listener, tls, shutdown.clone()));
     let mut roots = rustls::RootCertStore::empty();
     roots.add(certificate.der().clone()).unwrap();
-    let mut config = rustls::ClientConfig::builder().with_root_certificates(roots).with_no_client_auth();
-    config.alpn_protocols = vec![b"http/1.1".to_vec()];
-    Listening { server, address, connector: TlsConnector::from(Arc::new(config)), shutdown }
+    let config = rustls::ClientConfig::builder().with_root_certificates(roots).with_no_client_auth();
+    Listening { server, address, tls: config, shutdown }
 }
 
 impl Listening {
-    async fn connect(&self) -> TlsStream<TcpStream> {
+    pub async fn connect(&self) -> TlsStream<TcpStream> {
+        self.connect_with(b"http/1.1").await
+    }
+
+    /// Speaks another protocol.
+    pub async fn connect_with(&self, protocol: &[u8]) -> TlsStream<TcpStream> {
+        let mut config = self.tls.clone();
+        config.alpn_protocols = vec![protocol.to_vec()];
         let stream = TcpStream::connect(self.address).await.unwrap();
-        self.connector.connect("localhost".try_into().unwrap(), stream).await.unwrap()
+        TlsConnector::from(Arc::new(config)).connect("localhost".try_into().unwrap(), stream).await.unwrap()
     }
 
     /// Sends a head on a connection of its own; answers with the status line, empty if the connection was closed.
-    async fn ask(&self, head: &str) -> String {
+    pub async fn ask(&self, head: &str) -> String {
         let mut stream = self.connect().await;
         // The server may hang up while it is being written to.
         stream.write_all(head.as_bytes()).await.ok();
@@ -174,7 +180,7 @@ impl Listening {
         text.lines().next().unwrap_or_default().to_owned()
     }
 
-    async fn is_served(&self) {
+    pub async fn is_served(&self) {
         let head = format!("GET {MAPS} HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {TOKEN}\r\n\r\n");
         assert_eq!(self.ask(&head).await, "HTTP/1.1 200 OK");
     }

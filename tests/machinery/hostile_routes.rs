@@ -1,6 +1,7 @@
 //! Every route that the server tells of, asked by those who may not: made from discovery, so that a new kind or subresource
-//! is in it by itself.
+//! is in it by itself. A custom kind is among them.
 
+use crate::custom_resources::{definition, establish};
 use axum::body::Body;
 use http::Request;
 use serde_json::{Value, json};
@@ -12,12 +13,33 @@ use std::sync::atomic::{AtomicI64, Ordering};
 
 const ROLES: &str = "/apis/rbac.authorization.k8s.io/v1/clusterroles";
 const BINDINGS: &str = "/apis/rbac.authorization.k8s.io/v1/clusterrolebindings";
+const LOCAL_BINDINGS: &str = "/apis/rbac.authorization.k8s.io/v1/namespaces/default/rolebindings";
 const NAMESPACE: &str = "default";
 const VERBS: [&str; 8] = ["create", "delete", "deletecollection", "get", "list", "patch", "update", "watch"];
 /// What every user may ask about themselves.
 const EVERYBODYS: [&str; 3] = ["selfsubjectaccessreviews", "selfsubjectrulesreviews", "selfsubjectreviews"];
 /// Opened by a GET they take the right to create too.
 const TUNNELS: [&str; 3] = ["pods/attach", "pods/exec", "pods/portforward"];
+
+/// What is no resource. Who shows a credential that is not good is refused there too.
+const OTHERS: [&str; 16] = [
+    "/",
+    "/api",
+    "/api/v1",
+    "/apis",
+    "/apis/apps",
+    "/apis/apps/v1",
+    "/apis/stable.example.com/v1",
+    "/healthz",
+    "/livez",
+    "/metrics",
+    "/none",
+    "/openapi/v2",
+    "/openapi/v3",
+    "/openapi/v3/apis/apps/v1",
+    "/readyz/ping",
+    "/version",
+];
 
 #[derive(Debug, Clone)]
 struct Route {
@@ -115,6 +137,13 @@ async fn routes(server: &TestServer) -> Vec<Route> {
     routes
 }
 
+/// A server that has a custom kind too.
+async fn server(options: Options) -> TestServer {
+    let server = TestServer::start(Memory::new(), options).await;
+    establish(&server, definition(json!({"type": "object", "x-kubernetes-preserve-unknown-fields": true}))).await;
+    server
+}
+
 /// The code of the answer; a watch is not read.
 async fn code(server: &TestServer, user: Option<&User>, request: Request<Body>) -> u16 {
     server.send(user.cloned(), request).await.status().as_u16()
@@ -137,9 +166,12 @@ fn passes(code: u16) -> bool {
 
 #[tokio::test]
 async fn without_a_right_every_route_is_refused() {
-    let server = TestServer::memory().await;
+    let server = server(Options::default()).await;
     let routes = routes(&server).await;
     assert!(routes.len() > 250, "there are only {} routes", routes.len());
+    for known in ["crontabs", "crontabs/status", "crontabs/scale", "pods/exec", "nodes/proxy", "serviceaccounts/token"] {
+        assert!(routes.iter().any(|route| route.resource == known), "{known} is not among them");
+    }
     // Whoever may do everything, but elsewhere.
     let (nobody, elsewhere) = (User::new("nobody", &[]), User::new("elsewhere", &[]));
     let (other, own) = ("/api/v1/namespaces", "/apis/rbac.authorization.k8s.io/v1/namespaces");
@@ -165,6 +197,12 @@ async fn without_a_right_every_route_is_refused() {
             let refused = code(&server, Some(user), route.request(None)).await;
             check(&user.name, refused, refused == 403);
         }
+        // Whether or not there is a verb for it.
+        for method in ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE"] {
+            let request = Request::builder().method(method).uri(&route.path).body(Body::empty()).unwrap();
+            let refused = code(&server, Some(&nobody), request).await;
+            check(method, refused, refused == 403);
+        }
         let here = code(&server, Some(&local), route.request(None)).await;
         check("local", here, if route.namespaced { passes(here) } else { here == 403 });
     }
@@ -173,7 +211,7 @@ async fn without_a_right_every_route_is_refused() {
 
 #[tokio::test]
 async fn the_right_for_a_route_opens_it_until_it_is_taken_back() {
-    let server = TestServer::memory().await;
+    let server = server(Options::default()).await;
     let (jane, joe) = (User::new("jane", &[]), User::new("joe", &[]));
     let mut wrong = vec![];
     server.post(ROLES, role("exact", &[])).await.expect(201);
@@ -183,10 +221,11 @@ async fn the_right_for_a_route_opens_it_until_it_is_taken_back() {
         server.put(&format!("{ROLES}/exact"), role("exact", &[route.rule()])).await.expect(200);
         server.put(&format!("{ROLES}/near"), role("near", &route.near_misses())).await.expect(200);
         let mut told = vec![code(&server, Some(&jane), route.request(None)).await];
-        for _ in 0..2 {
-            server.post(BINDINGS, binding("exact", "exact", "jane")).await.expect(201);
+        // By a binding for the cluster and, if that is enough, by one for the namespace.
+        for bindings in [BINDINGS, if route.namespaced { LOCAL_BINDINGS } else { BINDINGS }] {
+            server.post(bindings, binding("exact", "exact", "jane")).await.expect(201);
             told.push(code(&server, Some(&jane), route.request(None)).await);
-            server.delete(&format!("{BINDINGS}/exact")).await.expect(200);
+            server.delete(&format!("{bindings}/exact")).await.expect(200);
             told.push(code(&server, Some(&jane), route.request(None)).await);
         }
         let near = code(&server, Some(&joe), route.request(None)).await;
@@ -208,15 +247,24 @@ async fn an_expired_token_opens_nothing() {
         clock: Arc::new(move || jiff::Timestamp::from_second(clock.load(Ordering::SeqCst)).unwrap()),
         ..Options::default()
     };
-    let server = TestServer::start(Memory::new(), options).await;
+    let server = server(options).await;
     let accounts = format!("/api/v1/namespaces/{NAMESPACE}/serviceaccounts");
     server.post(&accounts, json!({"metadata": {"name": "robot"}})).await.expect(201);
     let user = format!("system:serviceaccount:{NAMESPACE}:robot");
     server.post(BINDINGS, binding("robot", "cluster-admin", &user)).await.expect(201);
     let ask = json!({"spec": {"expirationSeconds": 600}});
-    let token = server.post(&format!("{accounts}/robot/token"), ask).await.expect(201)["status"]["token"].clone();
+    let token = server.post(&format!("{accounts}/robot/token"), ask.clone()).await.expect(201)["status"]["token"].clone();
     let token = token.as_str().unwrap();
-    let routes = routes(&server).await;
+    let mut routes = routes(&server).await;
+    let plain = |path: &&str| Route {
+        method: "GET",
+        path: (*path).into(),
+        verb: "get",
+        group: String::new(),
+        resource: String::new(),
+        namespaced: false,
+    };
+    routes.extend(OTHERS.iter().map(plain));
     let mut wrong = vec![];
     for route in &routes {
         let code = code(&server, None, route.request(Some(token))).await;
@@ -229,6 +277,17 @@ async fn an_expired_token_opens_nothing() {
         let code = code(&server, None, route.request(Some(token))).await;
         if code != 401 {
             wrong.push(format!("{} {} is answered with {code} for an expired token", route.method, route.path));
+        }
+    }
+    // One that holds, of an account that is gone.
+    let token = server.post(&format!("{accounts}/robot/token"), ask).await.expect(201)["status"]["token"].clone();
+    let token = token.as_str().unwrap();
+    assert!(passes(code(&server, None, routes[0].request(Some(token))).await));
+    server.delete(&format!("{accounts}/robot")).await.expect(200);
+    for route in &routes {
+        let code = code(&server, None, route.request(Some(token))).await;
+        if code != 401 {
+            wrong.push(format!("{} {} is answered with {code} for a token whose account is gone", route.method, route.path));
         }
     }
     assert_eq!(wrong, Vec::<String>::new());

@@ -63,7 +63,7 @@ impl Ended {
         }
         match self.content_type.split(';').next().unwrap_or_default() {
             "application/json" => serde_json::from_slice(&bytes).ok(),
-            "application/yaml" => serde_saphyr::from_slice(&bytes).ok(),
+            "application/yaml" => crate::openapi::read_yaml_document(&bytes).ok(),
             crate::http::protobuf::CONTENT_TYPE => crate::http::protobuf::decode(&bytes).ok(),
             _ => None,
         }

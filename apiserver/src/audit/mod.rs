@@ -212,7 +212,7 @@ impl Record {
         }
         if state.decision.level >= Level::Request && state.request_object.is_none() {
             let value = if content_type.contains("yaml") {
-                serde_saphyr::from_slice(bytes).ok()
+                crate::openapi::read_yaml_document(bytes).ok()
             } else {
                 serde_json::from_slice(bytes).ok()
             };
@@ -234,8 +234,9 @@ impl Record {
         if !self.audit().is_on() {
             return;
         }
+        let message = redact::message(&self.info, status.reason, &status.message);
         let mut told = json!({
-            "metadata": {}, "status": "Failure", "message": status.message, "reason": status.reason, "code": status.code.as_u16(),
+            "metadata": {}, "status": "Failure", "message": message, "reason": status.reason, "code": status.code.as_u16(),
         });
         let mut state = self.state.lock();
         if state.failed_authentication {

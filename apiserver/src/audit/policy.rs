@@ -250,6 +250,7 @@ impl GroupResources {
 mod tests {
     use super::*;
     use http::Method;
+    use proptest::prelude::*;
 
     fn level(policy: &Policy, user: &User, method: Method, path: &str) -> &'static str {
         let info = RequestInfo::parse(&method, &path.parse().unwrap());
@@ -326,5 +327,15 @@ mod tests {
         assert_eq!(level(&policy, &node, Method::PATCH, "/api/v1/nodes/n/status"), "None");
         assert_eq!(level(&policy, &node, Method::DELETE, "/api/v1/namespaces/a/pods/p"), "Metadata");
         assert!(!policy.is_silent() && Policy::default().is_silent());
+    }
+
+    proptest! {
+        #[test]
+        fn any_text_is_a_policy_or_refused(text in "\\PC{0,60}", deep in 0usize..300, key in "[a-zA-Z]{1,8}") {
+            for rules in [text, "[".repeat(deep), format!("{}x", "- ".repeat(deep)), format!("[{{level: Metadata, {key}: {}}}]", "{a: ".repeat(deep))] {
+                let _ = Policy::parse(&format!("apiVersion: audit.k8s.io/v1\nkind: Policy\nrules: {rules}\n"));
+                let _ = Policy::parse(&rules);
+            }
+        }
     }
 }

@@ -13,6 +13,10 @@ pub(super) fn redacted(info: &RequestInfo, mut body: Value, keep_managed_fields:
     if !keep_managed_fields {
         drop_managed_fields(&mut body);
     }
+    if body["kind"] == "Status" && body["status"] == "Failure" {
+        refusal(info, &mut body);
+        return body;
+    }
     match (info.group.as_str(), info.resource.as_str(), info.subresource.as_str()) {
         ("", "secrets", _) => secret(&mut body),
         ("", "serviceaccounts", "token") => blank(&mut body, &["status", "token"]),
@@ -20,6 +24,35 @@ pub(super) fn redacted(info: &RequestInfo, mut body: Value, keep_managed_fields:
         _ => {}
     }
     body
+}
+
+/// Whether errors about the resource may quote what must not be told.
+fn quotes_secrets(info: &RequestInfo) -> bool {
+    matches!(
+        (info.group.as_str(), info.resource.as_str(), info.subresource.as_str()),
+        ("", "secrets", _) | ("", "serviceaccounts", "token") | ("authentication.k8s.io", "tokenreviews", _)
+    )
+}
+
+/// Whether a refusal for this reason shows parts of the body.
+fn is_about_the_body(reason: &str) -> bool {
+    matches!(reason, "" | "BadRequest" | "Invalid" | "InternalError")
+}
+
+/// What was said of a request that was refused, as it may be told.
+pub(super) fn message(info: &RequestInfo, reason: &str, message: &str) -> String {
+    if is_about_the_body(reason) && quotes_secrets(info) { REDACTED.into() } else { message.into() }
+}
+
+/// The same of an answer's body, if that is a refusal.
+fn refusal(info: &RequestInfo, body: &mut Value) {
+    if !quotes_secrets(info) || !is_about_the_body(body["reason"].as_str().unwrap_or_default()) {
+        return;
+    }
+    body["message"] = REDACTED.into();
+    if let Some(details) = body.get_mut("details").and_then(Value::as_object_mut) {
+        details.remove("causes");
+    }
 }
 
 fn drop_managed_fields(body: &mut Value) {
@@ -39,12 +72,53 @@ fn blank(body: &mut Value, path: &[&str]) {
     }
 }
 
+/// What a Secret, a list or a Table of them, and a Status have at their top. Whatever else is sent may be anything.
+const KNOWN: [&str; 16] = [
+    "apiVersion",
+    "code",
+    "columnDefinitions",
+    "data",
+    "details",
+    "immutable",
+    "items",
+    "kind",
+    "message",
+    "metadata",
+    "reason",
+    "rows",
+    "status",
+    "stringData",
+    "type",
+    "gracePeriodSeconds",
+];
+const OPERATIONS: [&str; 6] = ["add", "copy", "move", "remove", "replace", "test"];
+
+/// An operation of a JSON patch: what is written may be anywhere in it.
+fn operation(body: &mut Value) {
+    let Value::Object(map) = body else {
+        *body = REDACTED.into();
+        return;
+    };
+    for (field, value) in map {
+        let is_told = match field.as_str() {
+            "op" => value.as_str().is_some_and(|name| OPERATIONS.contains(&name)),
+            "from" | "path" => true,
+            _ => false,
+        };
+        if !is_told {
+            *value = REDACTED.into();
+        }
+    }
+}
+
 /// A Secret, a list of them, a Table with them, or a patch of one.
 fn secret(body: &mut Value) {
     match body {
-        // A JSON patch: what is written may be anywhere in it.
-        Value::Array(operations) => operations.iter_mut().for_each(|operation| blank(operation, &["value"])),
+        Value::Array(operations) => operations.iter_mut().for_each(operation),
         Value::Object(map) => {
+            for (_, value) in map.iter_mut().filter(|(field, _)| !KNOWN.contains(&field.as_str())) {
+                *value = REDACTED.into();
+            }
             for field in ["data", "stringData"] {
                 match map.get_mut(field) {
                     Some(Value::Object(values)) => values.values_mut().for_each(|value| *value = REDACTED.into()),
@@ -57,7 +131,7 @@ fn secret(body: &mut Value) {
             let rows = map.get_mut("rows").and_then(Value::as_array_mut);
             rows.into_iter().flatten().filter_map(|row| row.get_mut("object")).for_each(secret);
         }
-        _ => {}
+        other => *other = REDACTED.into(),
     }
 }
 
@@ -103,6 +177,16 @@ mod tests {
         let path = "/api/v1/namespaces/a/serviceaccounts/b/token";
         assert_eq!(told(path, json!({"status": {"token": "t"}})), json!({"status": {"token": "REDACTED"}}));
         assert_eq!(told(path, json!({"spec": {}})), json!({"spec": {}}));
+    }
+
+    #[test]
+    fn what_refusals_quote_of_a_secret_is_not_told() {
+        let refusal = |reason| json!({"kind": "Status", "status": "Failure", "message": "a: hunter2", "reason": reason, "details": {"causes": [1]}});
+        let secrets = "/api/v1/namespaces/a/secrets";
+        assert_eq!(told(secrets, refusal("Invalid"))["message"], "REDACTED");
+        assert_eq!(told(secrets, refusal("Invalid"))["details"], json!({}));
+        assert_eq!(told(secrets, refusal("NotFound")), refusal("NotFound"));
+        assert_eq!(told("/api/v1/namespaces/a/configmaps", refusal("Invalid")), refusal("Invalid"));
     }
 
     #[test]

@@ -23,23 +23,16 @@ pub use library::opaque::{Attributes, Authorizer, Decision, Opaque};
 pub use types::Type;
 pub use value::{Lazy, Value};
 
+use crate::stack::with_stack;
 use ast::{Expr, Node};
 use lexer::Issue;
 use std::fmt;
 
-/// What walks an expression recurses. So that nobody's stack runs over, whatever may be deep gets one of its own: no more of
-/// it is taken than is used.
+/// What walks an expression recurses.
 const COMPILE_STACK: usize = 16 << 20;
 const EVALUATE_STACK: usize = 64 << 20;
 /// Up to here an evaluation stays on the caller's stack.
 const INLINE_DEPTH: u16 = 32;
-
-fn with_stack<T: Send>(bytes: usize, work: impl FnOnce() -> T + Send) -> std::io::Result<T> {
-    std::thread::scope(|scope| {
-        let thread = std::thread::Builder::new().name("cel".into()).stack_size(bytes).spawn_scoped(scope, work)?;
-        Ok(thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
-    })
-}
 
 /// A checked expression.
 pub struct Program {

@@ -401,6 +401,38 @@ mod properties {
                 }
             }
         }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(40))]
+
+        /// Whatever is nested is refused beyond a depth, and never by a stack that runs over.
+        #[test]
+        fn depth_is_bounded(opening in prop::sample::select(vec![
+            "(", "[", "{1: ", "!", "-", "n.", "n ? 1 : ", "n + ", "[1].map(x, ", "s.matches(", "has(n.", "true || ", "n in ", "n[", "{?", "[?", "dyn(", "size(",
+        ]), depth in 300usize..2_000) {
+            let refused = Program::compile(&opening.repeat(depth), &environment()).map_err(|error| error.to_string());
+            prop_assert!(refused.is_err());
+            let _ = Program::compile(&format!("{}1{}", opening.repeat(depth), ")".repeat(depth)), &environment());
+        }
+
+    }
+
+    proptest! {
+        /// The same again has the same result at the same cost.
+        #[test]
+        fn an_expression_always_says_the_same(source in expression()) {
+            let Ok(program) = Program::compile(&source, &environment().variable("x", Type::Dyn)) else { return Ok(()) };
+            let object = object();
+            let variables = [("object", Value::of(&object)), ("n", Value::Int(7)), ("s", Value::string("häuser")), ("x", Value::Int(1))];
+            let run = || {
+                let mut budget = Budget::new(100_000);
+                let value = program.evaluate(&variables, &mut budget);
+                let result = value.and_then(|value| value.to_json(&mut Frame::new(vec![], &mut budget)));
+                (result.map(|json| json.to_string()), budget.remaining())
+            };
+            prop_assert_eq!(run(), run());
+        }
 
         #[test]
         fn no_text_panics(source in "\\PC{0,40}") {

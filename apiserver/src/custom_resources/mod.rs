@@ -15,6 +15,8 @@ mod establish;
 mod format;
 mod path;
 mod present;
+#[cfg(test)]
+mod properties;
 mod prune;
 mod rule_costs;
 mod rules;

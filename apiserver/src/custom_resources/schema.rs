@@ -7,6 +7,8 @@ use std::collections::BTreeMap;
 
 /// A compiled pattern takes no more memory than this; one that would is not valid.
 const PATTERN_BYTES_MAX: usize = 1 << 20;
+/// And all of one schema together no more than this.
+const PATTERNS_BYTES_MAX: usize = 64 << 20;
 
 /// One node of the schema. Within `all_of`, `any_of`, `one_of` and `not` only what is asked of values counts.
 #[derive(Debug, Clone, Default)]
@@ -72,10 +74,25 @@ pub struct Pattern {
 }
 
 impl Pattern {
-    pub fn new(text: &str) -> Self {
-        let regex = RegexBuilder::new(&with_ascii_classes(text)).size_limit(PATTERN_BYTES_MAX).build();
+    /// What it takes is limited by its share of what a schema may have.
+    pub fn new(text: &str, share: usize) -> Self {
+        let regex = RegexBuilder::new(&with_ascii_classes(text)).size_limit(share).build();
         Pattern { text: text.to_owned(), regex: regex.map_err(|error| error.to_string()) }
     }
+}
+
+/// What each pattern of a schema may take: few may be large, many may not.
+pub fn pattern_share(source: &Value) -> usize {
+    fn count(source: &Value) -> usize {
+        match source {
+            Value::Array(items) => items.iter().map(count).sum(),
+            Value::Object(map) => {
+                usize::from(map.get("pattern").is_some_and(Value::is_string)) + map.values().map(count).sum::<usize>()
+            }
+            _ => 0,
+        }
+    }
+    (PATTERNS_BYTES_MAX / count(source).max(1)).min(PATTERN_BYTES_MAX)
 }
 
 /// In Go's regular expressions `\d`, `\w`, `\s` and `\b` know ASCII only.
@@ -137,13 +154,17 @@ fn with_ascii_classes(text: &str) -> String {
 impl Schema {
     /// Of a `JSONSchemaProps`, which has the right types already.
     pub fn parse(source: &Value) -> Self {
+        Self::node(source, pattern_share(source))
+    }
+
+    fn node(source: &Value, share: usize) -> Self {
         let text = |field: &str| source[field].as_str().unwrap_or_default().to_owned();
         let flag = |field: &str| source[field].as_bool().unwrap_or(false);
-        let all = |field: &str| source[field].as_array().into_iter().flatten().map(Schema::parse).collect();
+        let all = |field: &str| source[field].as_array().into_iter().flatten().map(|one| Schema::node(one, share)).collect();
         let texts = |field: &str| -> Vec<String> {
             source[field].as_array().into_iter().flatten().filter_map(Value::as_str).map(str::to_owned).collect()
         };
-        let one = |field: &str| source.get(field).filter(|one| one.is_object()).map(|one| Box::new(Schema::parse(one)));
+        let one = |field: &str| source.get(field).filter(|one| one.is_object()).map(|one| Box::new(Schema::node(one, share)));
         Schema {
             type_: text("type"),
             format: text("format"),
@@ -153,12 +174,12 @@ impl Schema {
                 .as_object()
                 .into_iter()
                 .flatten()
-                .map(|(name, property)| (name.clone(), Schema::parse(property)))
+                .map(|(name, property)| (name.clone(), Schema::node(property, share)))
                 .collect(),
             items: one("items"),
             additional: match source.get("additionalProperties") {
                 Some(Value::Bool(allowed)) => Additional::Allowed(*allowed),
-                Some(values) if values.is_object() => Additional::Of(Box::new(Schema::parse(values))),
+                Some(values) if values.is_object() => Additional::Of(Box::new(Schema::node(values, share))),
                 _ => Additional::Absent,
             },
             preserve_unknown: flag("x-kubernetes-preserve-unknown-fields"),
@@ -168,7 +189,7 @@ impl Schema {
             map_keys: texts("x-kubernetes-list-map-keys"),
             map_type: text("x-kubernetes-map-type"),
             limits: Limits::parse(source),
-            pattern: source["pattern"].as_str().filter(|text| !text.is_empty()).map(Pattern::new),
+            pattern: source["pattern"].as_str().filter(|text| !text.is_empty()).map(|text| Pattern::new(text, share)),
             choices: source["enum"].as_array().cloned().unwrap_or_default(),
             required: texts("required"),
             all_of: all("allOf"),
@@ -260,16 +281,25 @@ impl std::fmt::Display for At<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use serde_json::{Map, json};
 
     #[test]
     fn patterns_are_read_as_go_reads_them() {
-        let matches = |pattern: &str, text: &str| Pattern::new(pattern).regex.unwrap().is_match(text);
+        let matches = |pattern: &str, text: &str| Pattern::new(pattern, PATTERN_BYTES_MAX).regex.unwrap().is_match(text);
         assert!(matches(r"^(\d+|\*)(/\d+)?(\s+(\d+|\*)(/\d+)?){4}$", "* * * * */5"));
         assert!(!matches(r"^\d$", "٣"), "digits are ASCII");
         assert!(matches(r"^[\w-]+$", "a_b-c") && !matches(r"^[\w-]+$", "ä"));
         assert!(matches(r"^[]a]$", "]") && matches(r"^[^]a]$", "b") && matches(r"^[[]$", "["));
         assert!(matches(r"^[[:alpha:]_]+$", "ab_") && matches(r"^[a&&b]$", "&"));
-        assert!(Pattern::new("(").regex.is_err());
-        assert!(Pattern::new("((a{1,1000}){1,1000}){1,1000}").regex.is_err(), "too large");
+        assert!(Pattern::new("(", PATTERN_BYTES_MAX).regex.is_err());
+        let properties = |count: usize| -> Map<String, Value> {
+            (0..count).map(|n| (format!("p{n}"), json!({"type": "string", "pattern": "^([a-z]{1,200}){1,5}$"}))).collect()
+        };
+        let held = |count: usize| {
+            let parsed = Schema::parse(&json!({"type": "object", "properties": properties(count)}));
+            parsed.properties.values().filter(|one| one.pattern.as_ref().is_some_and(|pattern| pattern.regex.is_ok())).count()
+        };
+        assert_eq!((held(10), held(2_000)), (10, 0), "many large patterns are too large together");
+        assert!(Pattern::new("((a{1,1000}){1,1000}){1,1000}", PATTERN_BYTES_MAX).regex.is_err(), "too large");
     }
 }

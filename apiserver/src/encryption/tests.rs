@@ -120,4 +120,14 @@ proptest! {
         stored[at] ^= flip;
         prop_assert!(one.open(KEY, &stored).is_err());
     }
+
+    /// And what is refused does not show what may be a key.
+    #[test]
+    fn any_text_is_a_configuration_or_refused(text in "\\PC{0,60}", deep in 0usize..300) {
+        for providers in [text.clone(), "[".repeat(deep), format!("[{{aesgcm: {{keys: [{{name: a, secret: {text:?}}}]}}}}]"), "{a: ".repeat(deep)] {
+            let _ = Encryption::parse(&providers);
+            let refused = Encryption::parse(&configuration("[secrets]", &providers)).err().map(|error| error.to_string()).unwrap_or_default();
+            prop_assert!(text.len() < 8 || !refused.contains(&text), "{}", refused);
+        }
+    }
 }

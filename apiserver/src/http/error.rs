@@ -5,6 +5,9 @@ use http::{HeaderMap, HeaderValue, StatusCode, header};
 use serde_json::{Value, json};
 use slipway_api::canonical::Sorted;
 
+/// So many errors are told of one object: whoever sends more does not read them, and they take more room than what was sent.
+const ERRORS_MAX: usize = 1_000;
+
 /// Why a single field is refused: `metav1.StatusCause` before it is written out.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Invalid {
@@ -150,14 +153,18 @@ impl Status {
 
     /// 422 with a cause for each field. `kind` is the object's kind, as Kubernetes words it: `Pod "x" is invalid: …`.
     pub fn invalid(group: &str, kind: &str, name: &str, errors: &[Invalid]) -> Self {
-        let texts: Vec<String> = errors.iter().map(|e| format!("{}: {}", e.field, e.message)).collect();
+        let told = &errors[..errors.len().min(ERRORS_MAX)];
+        let mut texts: Vec<String> = told.iter().map(|e| format!("{}: {}", e.field, e.message)).collect();
+        if errors.len() > told.len() {
+            texts.push(format!("and {} more", errors.len() - told.len()));
+        }
         let all = match texts.as_slice() {
             [one] => one.clone(),
             many => format!("[{}]", many.join(", ")),
         };
         let qualified = qualified(kind, group);
         let causes: Vec<Value> =
-            errors.iter().map(|e| json!({"reason": e.reason.as_str(), "message": e.message, "field": e.field})).collect();
+            told.iter().map(|e| json!({"reason": e.reason.as_str(), "message": e.message, "field": e.field})).collect();
         let mut details = details(group, kind, name);
         details["causes"] = causes.into();
         Self::new(StatusCode::UNPROCESSABLE_ENTITY, "Invalid", format!("{qualified} \"{name}\" is invalid: {all}"))

@@ -132,7 +132,8 @@ fn service_account(user: &str) -> Option<(&str, &str)> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use http::HeaderValue;
+    use http::{HeaderName, HeaderValue};
+    use proptest::prelude::*;
 
     fn wanted(headers: &[(&'static str, &'static str)]) -> Result<Option<Wanted>, String> {
         let mut map = HeaderMap::new();
@@ -187,5 +188,26 @@ mod tests {
         assert_eq!(error, "requested [{Group  dev    }] without impersonating a user");
         assert!(wanted(&[("impersonate-uid", "7")]).is_err());
         assert!(wanted(&[("impersonate-extra-a", "b")]).is_err());
+    }
+
+    proptest! {
+        /// Any headers make a user, or none, or are refused; and nobody is in a group that was not asked for.
+        #[test]
+        fn any_headers_make_a_user_or_none(headers in prop::collection::vec(
+            ("impersonate-(user|group|uid|extra-[a-z%0-9]{0,6}|[a-z]{0,3})", prop::collection::vec(any::<u8>(), 0..12)), 0..6,
+        )) {
+            let mut map = HeaderMap::new();
+            for (name, value) in &headers {
+                let (Ok(name), Ok(value)) = (HeaderName::from_bytes(name.as_bytes()), HeaderValue::from_bytes(value)) else { continue };
+                map.append(name, value);
+            }
+            let Ok(Some(wanted)) = Wanted::of(&map) else { return Ok(()) };
+            let user = wanted.user();
+            prop_assert!(!user.name.is_empty());
+            prop_assert!(user.is_in(User::AUTHENTICATED) || user.is_in(User::UNAUTHENTICATED));
+            for group in &user.groups {
+                prop_assert!(wanted.groups.contains(group) || group.starts_with("system:serviceaccounts") || [User::AUTHENTICATED, User::UNAUTHENTICATED].contains(&group.as_str()));
+            }
+        }
     }
 }

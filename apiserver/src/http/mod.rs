@@ -5,6 +5,7 @@ pub mod authorize;
 pub mod compression;
 pub mod error;
 pub mod health;
+mod idle;
 pub mod impersonate;
 pub mod limits;
 pub mod metrics;

@@ -183,6 +183,7 @@ fn only_name(field_selector: &str) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     fn parse(method: Method, path: &str) -> RequestInfo {
         RequestInfo::parse(&method, &path.parse().unwrap())
@@ -233,5 +234,29 @@ mod tests {
         assert_eq!(parse(Method::GET, "/api/v1/namespaces/a/services/s/proxy/x/y").rest, "/x/y");
         assert!(!parse(Method::GET, "/apis/apps/v1").is_resource);
         assert!(!parse(Method::GET, "/healthz").is_resource);
+    }
+
+    proptest! {
+        /// What is asked of the authoriser is what stands in the path, whatever that is.
+        #[test]
+        fn any_path_is_taken_apart(
+            segments in prop::collection::vec("(namespaces|pods|status|proxy|[a-z.~-]{1,4}|%2[EF]|%00|)", 0..6), query in "[a-z=&%0-9A-F]{0,20}",
+            root in prop::sample::select(vec!["/api/v1", "/apis/apps/v1", "/api", "/apis", "/apis/apps", ""]),
+        ) {
+            let path = format!("{root}/{}?{query}", segments.join("/"));
+            let Ok(uri) = path.parse::<http::Uri>() else { return Ok(()) };
+            for method in [Method::GET, Method::POST, Method::PUT, Method::PATCH, Method::DELETE, Method::OPTIONS] {
+                let info = RequestInfo::parse(&method, &uri);
+                if !info.is_resource {
+                    prop_assert!(info.resource.is_empty() && info.name.is_none() && info.verb != Verb::Watch);
+                    continue;
+                }
+                prop_assert!(!root.is_empty() || info.group == segments[0] || segments[0] != "api");
+                if let Some(namespace) = &info.namespace {
+                    prop_assert!(segments.windows(2).any(|pair| pair[0] == "namespaces" && percent_decode_str(&pair[1]).decode_utf8_lossy() == *namespace));
+                }
+                prop_assert!(info.verb == Verb::Other || info.authorization_verb() == info.verb.as_str());
+            }
+        }
     }
 }

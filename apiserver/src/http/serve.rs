@@ -2,6 +2,7 @@
 
 use crate::http::authenticate::PeerAddress;
 use crate::http::authenticate::certificate::{Authorities, roots};
+use crate::http::idle::{Activity, Answer};
 use crate::http::limits;
 use crate::server::{ApiServer, Error};
 use axum::Router;
@@ -26,6 +27,8 @@ const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 const HEADER_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long requests may go on after the shutdown began.
 const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a connection that is idle has to take leave.
+const LEAVE_TIMEOUT: Duration = Duration::from_secs(1);
 /// How long to wait when the process has no more file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 const CONNECTIONS_MAX: usize = 20_000;
@@ -141,14 +144,18 @@ async fn serve_connection(
     };
     let certificates = stream.get_ref().1.peer_certificates();
     let peer = certificates.and_then(|chain| authorities.peer(chain));
+    let activity = Activity::new();
+    let seen = activity.clone();
     let service = hyper::service::service_fn(move |mut request: http::Request<Incoming>| {
+        let open = seen.request();
         if let Some(address) = address {
             request.extensions_mut().insert(address);
         }
         if let Some(peer) = peer.clone() {
             request.extensions_mut().insert(peer);
         }
-        router.clone().oneshot(request)
+        let answer = router.clone().oneshot(request);
+        async move { answer.await.map(|response| response.map(|body| Answer::new(body, open))) }
     });
     let mut builder = auto::Builder::new(TokioExecutor::new());
     builder
@@ -171,6 +178,10 @@ async fn serve_connection(
         () = shutdown.cancelled() => {
             connection.as_mut().graceful_shutdown();
             connection.await
+        }
+        () = activity.ceased() => {
+            connection.as_mut().graceful_shutdown();
+            tokio::time::timeout(LEAVE_TIMEOUT, connection).await.unwrap_or(Ok(()))
         }
     };
     if let Err(error) = ended {

@@ -5,14 +5,20 @@ use crate::http::error::Status;
 use crate::kind::{Names, Strategy};
 use crate::openapi::FieldValidation;
 use crate::openapi::conform::Conform;
+use crate::stack::with_stack;
 use http::StatusCode;
 use serde::de::{DeserializeSeed, Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Number, Value};
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::fmt;
 
 /// Objects within objects. Kubernetes' own limit is higher, and no type of the API comes near this.
-const DEPTH_MAX: usize = 100;
+pub(crate) const DEPTH_MAX: usize = 100;
+/// What reading YAML takes for each of them, in a debug build.
+const YAML_STACK: usize = DEPTH_MAX * 160 * 1024;
+/// Values in one body: in memory each takes many times the two bytes that it may take in the body, and more with what a kind
+/// fills in. As many as YAML's reader lets through.
+const VALUES_MAX: usize = 250_000;
 /// How many bytes of a body an error shows.
 const SHOWN_MAX: usize = 30;
 /// More warnings help nobody.
@@ -105,7 +111,7 @@ fn read(expected: &Expected, body: &[u8], content_type: &str) -> Result<(Value, 
     };
     let kind = expected.kind;
     let object = read.map_err(|error| {
-        let shown = shown(body);
+        let shown = shown(kind, body);
         Status::bad_request(format!("the object provided is unrecognized (must be of type {kind}): {error} ({shown})"))
     })?;
     Ok((object, duplicates.into_inner()))
@@ -118,7 +124,8 @@ fn check_kind(names: &Expected, object: &Value, body: &[u8]) -> Result<(), Statu
         let why = format!(
             "couldn't get version/kind; json parse error: {why} {{ APIVersion string \"json:\\\"apiVersion,omitempty\\\"\"; Kind string \"json:\\\"kind,omitempty\\\"\" }}"
         );
-        let message = format!("the object provided is unrecognized (must be of type {}): {why} ({})", names.kind, shown(body));
+        let message =
+            format!("the object provided is unrecognized (must be of type {}): {why} ({})", names.kind, shown(names.kind, body));
         return Err(Status::bad_request(message));
     };
     let text = |field: &str| match map.get(field) {
@@ -128,8 +135,11 @@ fn check_kind(names: &Expected, object: &Value, body: &[u8]) -> Result<(), Statu
             let word = super::conform::word(other);
             let why = format!("json: cannot unmarshal {word} into Go struct field .{field} of type string");
             let why = format!("couldn't get version/kind; json parse error: {why}");
-            let message =
-                format!("the object provided is unrecognized (must be of type {}): {why} ({})", names.kind, shown(body));
+            let message = format!(
+                "the object provided is unrecognized (must be of type {}): {why} ({})",
+                names.kind,
+                shown(names.kind, body)
+            );
             Err(Status::bad_request(message))
         }
     };
@@ -156,8 +166,11 @@ fn check_kind(names: &Expected, object: &Value, body: &[u8]) -> Result<(), Statu
     Ok(())
 }
 
-/// The beginning of a body that could not be read.
-fn shown(body: &[u8]) -> String {
+/// The beginning of a body that could not be read. Errors end up in logs, so that of a Secret not even that is shown.
+fn shown(kind: &str, body: &[u8]) -> String {
+    if kind == "Secret" {
+        return "REDACTED".to_owned();
+    }
     let cut = &body[..body.len().min(SHOWN_MAX)];
     let more = if body.len() > SHOWN_MAX { " ..." } else { "" };
     match body.first() {
@@ -169,8 +182,8 @@ fn shown(body: &[u8]) -> String {
 
 fn read_json(body: &[u8], duplicates: &RefCell<Vec<String>>) -> Result<Value, String> {
     let mut deserializer = serde_json::Deserializer::from_slice(body);
-    let note = |path: &Path, again: bool| note_duplicate(duplicates, path, again);
-    let value = Reader { path: &Path::Root, note: &note }.deserialize(&mut deserializer);
+    let (note, values) = (|path: &Path, again: bool| note_duplicate(duplicates, path, again), Cell::new(0));
+    let value = Reader { path: &Path::Root, note: &note, values: &values }.deserialize(&mut deserializer);
     value.and_then(|value| deserializer.end().map(|()| value)).map_err(|error| {
         let why = match error.classify() {
             serde_json::error::Category::Eof => "unexpected end of JSON input".to_owned(),
@@ -182,12 +195,23 @@ fn read_json(body: &[u8], duplicates: &RefCell<Vec<String>>) -> Result<Value, St
 
 fn read_yaml(body: &[u8], duplicates: &RefCell<Vec<String>>) -> Result<Value, String> {
     let text = std::str::from_utf8(body).map_err(|_| "yaml: invalid UTF-8".to_owned())?;
-    let options = serde_saphyr::options! { duplicate_keys: serde_saphyr::DuplicateKeyPolicy::PassThrough };
-    let note = |path: &Path, again: bool| note_duplicate(duplicates, path, again);
-    serde_saphyr::with_deserializer_from_str_with_options(text, options, |deserializer| {
-        Reader { path: &Path::Root, note: &note }.deserialize(deserializer)
-    })
-    .map_err(|error| format!("yaml: {error}"))
+    let read = || {
+        let options = serde_saphyr::options! {
+            duplicate_keys: serde_saphyr::DuplicateKeyPolicy::PassThrough,
+            budget: serde_saphyr::budget! { max_depth: DEPTH_MAX + 1 },
+            // Errors are told to others than the client too, and what it sent may be secret.
+            with_snippet: false,
+        };
+        let duplicates = RefCell::new(vec![]);
+        let note = |path: &Path, again: bool| note_duplicate(&duplicates, path, again);
+        let value = serde_saphyr::with_deserializer_from_str_with_options(text, options, |deserializer| {
+            Reader { path: &Path::Root, note: &note, values: &Cell::new(0) }.deserialize(deserializer)
+        });
+        value.map_err(|error| format!("yaml: {error}")).map(|value| (value, duplicates.take()))
+    };
+    let (value, found) = with_stack(YAML_STACK, read).map_err(|error| format!("yaml: {error}")).flatten()?;
+    duplicates.borrow_mut().extend(found);
+    Ok(value)
 }
 
 fn note_duplicate(duplicates: &RefCell<Vec<String>>, path: &Path, again: bool) {
@@ -212,7 +236,7 @@ pub(super) fn in_document_order(body: &[u8], found: &[String]) -> Vec<String> {
         }
     };
     let mut deserializer = serde_json::Deserializer::from_slice(body);
-    match (Reader { path: &Path::Root, note: &note }).deserialize(&mut deserializer) {
+    match (Reader { path: &Path::Root, note: &note, values: &Cell::new(0) }).deserialize(&mut deserializer) {
         Ok(_) => ordered.into_inner(),
         Err(_) => found.to_vec(),
     }
@@ -229,6 +253,11 @@ pub(crate) fn read_document(body: &[u8]) -> Result<(Value, Vec<String>), String>
     duplicates.borrow_mut().clear();
     let value = read_yaml(body, &duplicates)?;
     Ok((value, duplicates.into_inner()))
+}
+
+/// The same of a body that is YAML.
+pub(crate) fn read_yaml_document(body: &[u8]) -> Result<Value, String> {
+    read_yaml(body, &RefCell::new(vec![]))
 }
 
 /// The same of a body that is JSON.
@@ -273,12 +302,24 @@ impl fmt::Display for Path<'_> {
 struct Reader<'r> {
     path: &'r Path<'r>,
     note: &'r dyn Fn(&Path, bool),
+    /// How many have been read.
+    values: &'r Cell<usize>,
+}
+
+impl<'r> Reader<'r> {
+    fn at(&self, path: &'r Path<'r>) -> Self {
+        Reader { path, ..*self }
+    }
 }
 
 impl<'de> DeserializeSeed<'de> for Reader<'_> {
     type Value = Value;
 
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Value, D::Error> {
+        self.values.set(self.values.get() + 1);
+        if self.values.get() > VALUES_MAX {
+            return Err(D::Error::custom(format!("there are more than {VALUES_MAX} values")));
+        }
         deserializer.deserialize_any(self)
     }
 }
@@ -331,7 +372,7 @@ impl<'de> Visitor<'de> for Reader<'_> {
             return Err(A::Error::custom("exceeded max depth"));
         }
         let mut list = vec![];
-        while let Some(item) = items.next_element_seed(Reader { path: &Path::Item(self.path, list.len()), note: self.note })? {
+        while let Some(item) = items.next_element_seed(self.at(&Path::Item(self.path, list.len())))? {
             list.push(item);
         }
         Ok(list.into())
@@ -345,7 +386,7 @@ impl<'de> Visitor<'de> for Reader<'_> {
         while let Some(key) = entries.next_key::<String>()? {
             let path = Path::Field(self.path, &key);
             (self.note)(&path, map.contains_key(&key));
-            let value = entries.next_value_seed(Reader { path: &path, note: self.note })?;
+            let value = entries.next_value_seed(self.at(&path))?;
             map.insert(key, value);
         }
         Ok(map.into())
@@ -354,7 +395,9 @@ impl<'de> Visitor<'de> for Reader<'_> {
 
 #[cfg(test)]
 mod tests {
-    use super::{FieldValidation, Number, StatusCode, Value, decode};
+    use super::{
+        DEPTH_MAX, FieldValidation, Number, RefCell, StatusCode, VALUES_MAX, Value, decode, read_document, read_json, read_yaml,
+    };
     use proptest::prelude::*;
     use serde_json::json;
     use std::sync::Arc;
@@ -497,7 +540,8 @@ mod tests {
             Just(Value::Null),
             any::<bool>().prop_map(Value::from),
             any::<i64>().prop_map(Value::from),
-            any::<f64>().prop_filter_map("finite", |f| Number::from_f64(f).map(Value::Number)),
+            // Of longer fractions, serde_json's reader may lose the last bit.
+            any::<i32>().prop_filter_map("finite", |n| Number::from_f64(f64::from(n) / 4.0).map(Value::Number)),
             "[a-z0-9]{0,6}".prop_map(Value::from),
             Just(json!("1Gi")),
         ];
@@ -538,8 +582,80 @@ mod tests {
         })
     }
 
+    #[test]
+    fn depth_is_limited_alike_in_json_and_yaml() {
+        let nothing = RefCell::new(vec![]);
+        for depth in [1, 60, 100, 101, 102, 200, 20_000] {
+            let list = format!("{}{}", "[".repeat(depth), "]".repeat(depth));
+            let map = format!("{}1{}", "{\"a\":".repeat(depth), "}".repeat(depth));
+            let block = format!("{}x", "- ".repeat(depth));
+            let good = depth <= DEPTH_MAX + 1;
+            for text in [&list, &map] {
+                assert_eq!(read_json(text.as_bytes(), &nothing).is_ok(), good, "{depth}");
+            }
+            for text in [&list, &map, &block] {
+                assert_eq!(read_yaml(text.as_bytes(), &nothing).is_ok(), good, "{depth}: {:.20}", text);
+            }
+        }
+    }
+
+    #[test]
+    fn tiny_values_are_counted() {
+        let nothing = RefCell::new(vec![]);
+        for (count, good) in [(VALUES_MAX - 1, true), (VALUES_MAX, false), (1_000_000, false)] {
+            let body = format!("[0{}]", ",0".repeat(count - 1));
+            assert_eq!(read_json(body.as_bytes(), &nothing).is_ok(), good);
+            assert_eq!(read_yaml(body.as_bytes(), &nothing).is_ok(), good);
+        }
+    }
+
+    #[test]
+    fn of_a_secret_nothing_is_shown() {
+        for body in ["{\"data\":\"hunter2\"", "[\"hunter2\"]", "{\"kind\":[\"hunter2\"]}", "hunter2: [", "hunter2"] {
+            for content_type in ["application/json", "application/yaml"] {
+                let refused = decode(&*strategy("Secret"), body.as_bytes(), content_type, FieldValidation::Strict).unwrap_err();
+                assert!(!refused.message.contains("hunter2"), "{}", refused.message);
+            }
+        }
+    }
+
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(if cfg!(debug_assertions) { 200 } else { 5000 }))]
+
+        /// What is written is read as the same, in both.
+        #[test]
+        fn yaml_and_json_say_the_same(body in any_json()) {
+            let nothing = RefCell::new(vec![]);
+            prop_assert_eq!(&read_json(&serde_json::to_vec(&body).unwrap(), &nothing).unwrap(), &body);
+            let yaml = serde_saphyr::to_string(&body).unwrap();
+            prop_assert_eq!(read_yaml(yaml.as_bytes(), &nothing).unwrap(), body, "{}", yaml);
+            prop_assert!(nothing.into_inner().is_empty());
+        }
+
+        #[test]
+        fn what_stands_twice_is_told_once(keys in prop::collection::vec("[a-c]", 0..8)) {
+            let body = keys.iter().map(|key| format!("\"{key}\": {{}}")).collect::<Vec<_>>().join(", ");
+            let mut twice: Vec<&String> = vec![];
+            for (at, key) in keys.iter().enumerate() {
+                if keys[..at].contains(key) && !twice.contains(&key) {
+                    twice.push(key);
+                }
+            }
+            let expected: Vec<String> = twice.iter().map(|key| format!("duplicate field \"x.{key}\"")).collect();
+            let body = format!("{{\"x\": {{{body}}}}}");
+            for read in [read_json, read_yaml] {
+                let duplicates = RefCell::new(vec![]);
+                read(body.as_bytes(), &duplicates).unwrap();
+                prop_assert_eq!(duplicates.into_inner(), expected.clone());
+            }
+        }
+
+        #[test]
+        fn no_yaml_panics(words in prop::collection::vec(prop::sample::select(vec![
+            "a", ": ", "- ", "\n", "  ", "[", "]", "{", "}", ", ", "&x ", "*x", "<<", "|\n", ">", "!!str ", "!!binary ", "'", "\"", "#", "---\n", "...\n", "? ", "~", "1e400", ".nan", "0x", "\t", "%",
+        ]), 0..30)) {
+            let _ = read_document(words.concat().as_bytes());
+        }
 
         /// Whatever comes is refused or becomes an object that all hooks can work on, and that decodes to itself.
         #[test]

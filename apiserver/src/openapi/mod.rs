@@ -16,8 +16,8 @@ mod serve;
 mod twice;
 
 pub use conform::word;
+pub(crate) use decode::{DEPTH_MAX, read_document, read_json_document, read_yaml_document};
 pub use decode::{Expected, decode, decode_as};
-pub(crate) use decode::{read_document, read_json_document};
 pub use schema::Schema;
 pub use serve::{Cache, respond};
 pub(crate) use twice::keys as keys_that_stand_twice;

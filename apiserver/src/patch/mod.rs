@@ -15,6 +15,8 @@ pub fn is_apply(content_type: &str) -> bool {
     content_type.split(';').next().unwrap_or_default().trim() == "application/apply-patch+yaml"
 }
 
+/// Stands for what must not be shown.
+const HIDDEN: &str = "REDACTED";
 /// Enough to see what is wrong.
 const FINDINGS_MAX: usize = 50;
 
@@ -59,9 +61,10 @@ impl Patch {
         findings
     }
 
-    /// 422 for a patch that makes something of an object which is none of its kind.
-    pub fn refuse(&self, patched: &Value, why: &str) -> Status {
+    /// 422 for a patch that makes something of an object which is none of its kind. Where objects are secret, it is not shown.
+    pub fn refuse(&self, patched: &Value, why: &str, secret: bool) -> Status {
         let shown = match self {
+            _ if secret => HIDDEN.to_owned(),
             Patch::Strategic(patch) => apply::in_go(patch),
             Patch::Json(_) | Patch::Merge(_) => slipway_api::canonical::Sorted(patched).to_string(),
         };
@@ -107,6 +110,18 @@ pub enum Error {
     Inapplicable(String),
     #[error("{0}")]
     TooLarge(String),
+}
+
+impl Error {
+    /// The same without what it quotes of the patch and the document.
+    pub fn hidden(self) -> Self {
+        let what = HIDDEN.to_owned();
+        match self {
+            Error::Malformed(_) => Error::Malformed(what),
+            Error::Inapplicable(_) => Error::Inapplicable(what),
+            Error::TooLarge(why) => Error::TooLarge(why),
+        }
+    }
 }
 
 impl From<Error> for Status {

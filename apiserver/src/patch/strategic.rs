@@ -6,6 +6,7 @@
 use super::Error;
 use serde_json::{Map, Value};
 use std::borrow::Cow;
+use std::collections::{HashMap, HashSet};
 
 type Object = Map<String, Value>;
 
@@ -63,7 +64,8 @@ fn merge_field(original: &mut Object, key: String, change: Value, schema: Option
             return Err(malformed("invalid patch format of primitive list"));
         };
         if let Some(Value::Array(list)) = original.get_mut(field) {
-            list.retain(|item| !unwanted.contains(item));
+            let unwanted: HashSet<String> = unwanted.iter().map(Value::to_string).collect();
+            list.retain(|item| !unwanted.contains(&item.to_string()));
         }
         return Ok(());
     }
@@ -91,7 +93,8 @@ fn merge_field(original: &mut Object, key: String, change: Value, schema: Option
 fn retain_keys(original: &mut Object, patch: &mut Object) -> Result<(), Error> {
     let Some(keys) = patch.remove(RETAIN_KEYS) else { return Ok(()) };
     let Value::Array(keys) = keys else { return Err(malformed("invalid patch format of retainKeys")) };
-    let listed = |name: &str| keys.iter().any(|key| key.as_str() == Some(name));
+    let keys: HashSet<&str> = keys.iter().filter_map(Value::as_str).collect();
+    let listed = |name: &str| keys.contains(name);
     let stray = patch.iter().any(|(key, value)| {
         !value.is_null() && !key.starts_with(DELETE_FROM_PRIMITIVE_LIST) && !key.starts_with(SET_ELEMENT_ORDER) && !listed(key)
     });
@@ -167,17 +170,8 @@ fn merge_list(live: Vec<Value>, change: Vec<Value>, field: &Field<'_>) -> Result
     }
     let objects = live.iter().chain(&change).filter(|item| item.is_object()).count();
     if objects == 0 {
-        let mut merged = live.clone();
-        for item in &change {
-            merged.push(item.clone());
-        }
-        let mut seen: Vec<Value> = vec![];
-        merged.retain(|item| {
-            !seen.contains(item) && {
-                seen.push(item.clone());
-                true
-            }
-        });
+        let mut seen = HashSet::new();
+        let merged: Vec<Value> = live.iter().chain(&change).filter(|item| seen.insert(item.to_string())).cloned().collect();
         return Ok(in_order(merged, &change, &live, None));
     }
     if objects != live.len() + change.len() {
@@ -188,15 +182,21 @@ fn merge_list(live: Vec<Value>, change: Vec<Value>, field: &Field<'_>) -> Result
     };
     let (live, change) = list_directives(live, change, key)?;
     let mut merged = live.clone();
-    for item in &change {
-        let Value::Object(item) = item else { continue };
-        let value = item.get(key).ok_or_else(|| no_merge_key(item, key))?;
-        match merged.iter_mut().find(|other| other.get(key) == Some(value)) {
-            Some(slot) => {
-                let old = slot.as_object().cloned().unwrap_or_default();
-                *slot = Value::Object(merge_object(old, item.clone(), field.schema.as_deref())?);
+    let mut known = Places::of(&live, Some(key));
+    for element in &change {
+        let Value::Object(item) = element else { continue };
+        let id = identity(element, Some(key)).ok_or_else(|| no_merge_key(item, key))?;
+        match known.0.get(&id) {
+            Some(at) => {
+                let old = merged[*at].as_object().cloned().unwrap_or_default();
+                merged[*at] = Value::Object(merge_object(old, item.clone(), field.schema.as_deref())?);
             }
-            None => merged.extend(without_directives(Value::Object(item.clone()))),
+            None => {
+                if let Some(new) = without_directives(Value::Object(item.clone())) {
+                    known.0.insert(id, merged.len());
+                    merged.push(new);
+                }
+            }
         }
     }
     Ok(in_order(merged, &change, &live, Some(key)))
@@ -206,15 +206,16 @@ fn merge_list(live: Vec<Value>, change: Vec<Value>, field: &Field<'_>) -> Result
 fn list_directives(mut live: Vec<Value>, change: Vec<Value>, key: &str) -> Result<(Vec<Value>, Vec<Value>), Error> {
     let mut rest = vec![];
     let mut replace = false;
+    let mut deleted = HashSet::new();
     for item in change {
         let directive = item.get(PATCH).cloned();
         match directive.as_ref().map(|directive| directive.as_str().unwrap_or_default()) {
             None => rest.push(item),
             Some("replace") => replace = true,
             Some("delete") => {
+                let id = identity(&item, Some(key));
                 let Value::Object(item) = item else { continue };
-                let value = item.get(key).ok_or_else(|| no_merge_key(&item, key))?;
-                live.retain(|other| other.get(key) != Some(value));
+                deleted.insert(id.ok_or_else(|| no_merge_key(&item, key))?);
             }
             Some("merge") => return Err(malformed("merging lists cannot yet be specified in the patch")),
             Some(_) => {
@@ -223,16 +224,23 @@ fn list_directives(mut live: Vec<Value>, change: Vec<Value>, key: &str) -> Resul
             }
         }
     }
+    live.retain(|item| identity(item, Some(key)).is_none_or(|id| !deleted.contains(&id)));
     if replace { Ok((rest, vec![])) } else { Ok((live, rest)) }
 }
 
 /// Sorts what the patch names as the patch does, the rest as the live list does, and interleaves the two so that both
 /// orders hold and, as far as that leaves a choice, the live order between them.
 fn in_order(merged: Vec<Value>, order: &[Value], live: &[Value], key: Option<&str>) -> Vec<Value> {
-    let place = |item: &Value, list: &[Value]| list.iter().position(|other| same(item, other, key));
-    let (mut named, mut rest): (Vec<_>, Vec<_>) = merged.into_iter().partition(|item| place(item, order).is_some());
-    named.sort_by_key(|item| place(item, order));
-    rest.sort_by_key(|item| place(item, live).unwrap_or(usize::MAX));
+    let (in_order, in_live) = (Places::of(order, key), Places::of(live, key));
+    // Each with its places in the order that is asked for and in the live list.
+    let placed = merged.into_iter().map(|item| {
+        let id = identity(&item, key);
+        let place = |places: &Places| id.as_ref().and_then(|id| places.0.get(id)).copied();
+        (place(&in_order), place(&in_live), item)
+    });
+    let (mut named, mut rest): (Vec<_>, Vec<_>) = placed.partition(|(ordered, ..)| ordered.is_some());
+    named.sort_by_key(|(ordered, ..)| *ordered);
+    rest.sort_by_key(|(_, live, _)| live.unwrap_or(usize::MAX));
     let mut all = Vec::with_capacity(named.len() + rest.len());
     let (mut named, mut rest) = (named.into_iter().peekable(), rest.into_iter().peekable());
     loop {
@@ -240,12 +248,36 @@ fn in_order(merged: Vec<Value>, order: &[Value], live: &[Value], key: Option<&st
             (None, None) => return all,
             (Some(_), None) => true,
             (None, Some(_)) => false,
-            (Some(left), Some(right)) => match (place(left, live), place(right, live)) {
-                (Some(left), Some(right)) => left < right,
-                _ => false,
-            },
+            (Some((_, Some(left), _)), Some((_, Some(right), _))) => left < right,
+            (Some(_), Some(_)) => false,
         };
-        all.extend(if rest_first { rest.next() } else { named.next() });
+        all.extend(if rest_first { rest.next() } else { named.next() }.map(|(_, _, item)| item));
+    }
+}
+
+/// What tells an element of a list from others, as text: its merge key or, where there is none, all of it. An object without
+/// the key is like no other.
+fn identity(item: &Value, key: Option<&str>) -> Option<String> {
+    match (item, key) {
+        (Value::Object(object), Some(key)) => object.get(key).map(Value::to_string),
+        // Not to be taken for the key of an object.
+        (item, Some(_)) => Some(format!("={item}")),
+        (item, None) => Some(item.to_string()),
+    }
+}
+
+/// Where in a list each element is found first. Lists may be as long as a body, so that nobody looks through them twice.
+struct Places(HashMap<String, usize>);
+
+impl Places {
+    fn of(list: &[Value], key: Option<&str>) -> Self {
+        let mut places = HashMap::with_capacity(list.len());
+        for (at, item) in list.iter().enumerate() {
+            if let Some(id) = identity(item, key) {
+                places.entry(id).or_insert(at);
+            }
+        }
+        Places(places)
     }
 }
 

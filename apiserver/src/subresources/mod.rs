@@ -150,7 +150,7 @@ pub(crate) fn parse_body(content_type: &str, body: &[u8]) -> Result<Value, Statu
     let object: Value = match content_type.split(';').next().unwrap_or_default().trim() {
         "" | "application/json" => serde_json::from_slice(body).map_err(|error| unreadable(&error))?,
         "application/yaml" | "application/x-yaml" | "text/yaml" => {
-            serde_saphyr::from_slice(body).map_err(|error| unreadable(&error))?
+            crate::openapi::read_yaml_document(body).map_err(|error| unreadable(&error))?
         }
         _ => {
             return Err(Status::unsupported_media_type());

@@ -105,7 +105,8 @@ async fn read_options(call: &Call) -> Result<DeleteOptions, Status> {
     } else {
         let unreadable = |error: &dyn std::fmt::Display| Status::bad_request(format!("error decoding DeleteOptions: {error}"));
         if call.content_type().contains("yaml") {
-            serde_saphyr::from_slice(&body).map_err(|error| unreadable(&error))?
+            let read = crate::openapi::read_yaml_document(&body).map_err(|error| unreadable(&error))?;
+            serde_json::from_value(read).map_err(|error| unreadable(&error))?
         } else {
             serde_json::from_slice(&body).map_err(|error| unreadable(&error))?
         }

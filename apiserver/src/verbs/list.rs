@@ -39,7 +39,7 @@ pub async fn list(call: Call) -> Result<Response, Status> {
         true => snapshot.clone(),
         false => presented(&call.server, &*call.strategy, &selection.prefix, snapshot.clone()).await?,
     };
-    let mut page = Page::of(&seen, &selection, &options);
+    let mut page = select(seen, selection, options).await?;
     page.entries = present_all(&call.server, &*call.strategy, page.entries).await?;
     if page.next.is_some() {
         call.server.cache.pin(&snapshot, &prefix);
@@ -166,6 +166,18 @@ impl Page {
         }
         metadata
     }
+}
+
+/// So many comparisons of an object with a clause of a selector are made between two other requests' turns.
+const COMPARED_AT_ONCE_MAX: usize = 1_000_000;
+
+/// The page that is asked for; beside the requests, if a selector with very many clauses makes that long.
+async fn select(snapshot: Snapshot, selection: Selection, options: ListOptions) -> Result<Page, Status> {
+    if selection.clauses().saturating_mul(snapshot.objects.len()) <= COMPARED_AT_ONCE_MAX {
+        return Ok(Page::of(&snapshot, &selection, &options));
+    }
+    let selected = tokio::task::spawn_blocking(move || Page::of(&snapshot, &selection, &options)).await;
+    selected.map_err(|error| Status::internal(&error))
 }
 
 /// From so many objects on, a page is brought into its form beside the requests.

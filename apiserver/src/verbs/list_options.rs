@@ -217,6 +217,11 @@ impl Selection {
         self.labels.is_everything() && self.fields.is_empty()
     }
 
+    /// How much an object is compared with.
+    pub fn clauses(&self) -> usize {
+        self.labels.requirements().len() + self.fields.len()
+    }
+
     pub fn matches(&self, entry: &Entry) -> bool {
         if self.is_everything() {
             return true;

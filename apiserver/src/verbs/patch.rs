@@ -41,8 +41,9 @@ pub async fn patch(call: Call) -> Result<Response, Status> {
         let tracking = Tracking::By(&manager);
         let mut decide = move |old: Value| -> futures::future::BoxFuture<'_, Result<Step, Status>> {
             Box::pin(async move {
-                let mut new =
-                    patch.apply(schema.as_ref().map(|schema| schema as &dyn crate::patch::strategic::PatchSchema), &old)?;
+                let schema = schema.as_ref().map(|schema| schema as &dyn crate::patch::strategic::PatchSchema);
+                let patched = patch.apply(schema, &old);
+                let mut new = patched.map_err(|error| if is_secret(strategy) { error.hidden() } else { error })?;
                 *warnings.lock().expect("nothing panics while it holds this lock") =
                     conform(strategy, patch, findings, &mut new, validation)?;
                 object_meta::check_type(strategy, &mut new)?;
@@ -58,6 +59,12 @@ pub async fn patch(call: Call) -> Result<Response, Status> {
     respond::object(&call, StatusCode::OK, &patched, &warnings)
 }
 
+/// Whether nothing of an object may be quoted, not even to who has changed it: errors end up in logs.
+fn is_secret(strategy: &dyn Strategy) -> bool {
+    let names = strategy.names();
+    (names.group, names.plural) == ("", "secrets")
+}
+
 /// Holds the patched object to its schema; `findings` are those of the patch itself.
 fn conform(
     strategy: &dyn Strategy,
@@ -69,11 +76,14 @@ fn conform(
     // What is unknown is asked for as warnings, so that it can be told together with what the patch has twice.
     let asked = if validation == FieldValidation::Strict { FieldValidation::Warn } else { validation };
     let before = (validation == FieldValidation::Strict).then(|| new.clone());
-    let unknown = openapi::conform(strategy, new, asked)
-        .map_err(|status| if status.reason == "BadRequest" { patch.refuse(new, openapi::why_not(&status)) } else { status })?;
+    let unknown = openapi::conform(strategy, new, asked).map_err(|status| {
+        if status.reason == "BadRequest" { patch.refuse(new, openapi::why_not(&status), is_secret(strategy)) } else { status }
+    })?;
     let all: Vec<String> = findings.iter().cloned().chain(unknown).collect();
     match before {
-        Some(before) if !all.is_empty() => Err(patch.refuse(&before, &format!("strict decoding error: {}", all.join(", ")))),
+        Some(before) if !all.is_empty() => {
+            Err(patch.refuse(&before, &format!("strict decoding error: {}", all.join(", ")), is_secret(strategy)))
+        }
         _ => Ok(all),
     }
 }

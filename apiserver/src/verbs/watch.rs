@@ -27,6 +27,8 @@ use tokio::time::Instant;
 
 /// How long a watch lasts that names no timeout: at least this, at most twice as long, so that not all end at once.
 const TIMEOUT_MIN: Duration = Duration::from_secs(1800);
+/// Nobody means more by what is asked for; some of it is more than a clock can hold.
+const TIMEOUT_MAX: Duration = Duration::from_secs(365 * 24 * 3600);
 const BOOKMARK_EVERY: Duration = Duration::from_secs(60);
 /// A last bookmark comes this long before the end, so that the client can go on from there.
 const BOOKMARK_BEFORE_END: Duration = Duration::from_secs(2);
@@ -65,7 +67,7 @@ pub async fn watch(call: Call) -> Result<Response, Status> {
     let selection = Selection::new(&call.strategy, call.info.namespace.as_deref(), &options);
     let opened = open(&call, &options, &selection).await;
     let timeout = match options.timeout_seconds {
-        Some(seconds) if seconds > 0 => Duration::from_secs(seconds),
+        Some(seconds) if seconds > 0 => Duration::from_secs(seconds).min(TIMEOUT_MAX),
         _ => TIMEOUT_MIN.mul_f64(rand::rng().random_range(1.0..2.0)),
     };
     let now = Instant::now();

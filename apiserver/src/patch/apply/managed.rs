@@ -10,6 +10,8 @@ use std::collections::HashMap;
 
 /// How many entries of updates an object keeps; older ones are put together.
 const UPDATES_MAX: usize = 10;
+/// More entries than anybody has: who sends them means no good, and each is compared with the others.
+const ENTRIES_MAX: usize = 1_000;
 const OLD_UPDATES: &str = "ancient-changes";
 /// Whose request doesn't say who sends it.
 const UNKNOWN: &str = "unknown";
@@ -99,6 +101,9 @@ impl Managed {
             Value::Array(list) => list,
             _ => return Err("managedFields must be a list".into()),
         };
+        if list.len() > ENTRIES_MAX {
+            return Err(format!("there are more than {ENTRIES_MAX} entries"));
+        }
         for (at, entry) in list.iter().enumerate() {
             let text = |field: &str| entry.get(field).and_then(Value::as_str).unwrap_or_default();
             let operation = match text("operation") {

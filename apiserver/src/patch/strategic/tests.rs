@@ -193,6 +193,26 @@ fn containers() -> impl Strategy<Value = Vec<Value>> {
     })
 }
 
+/// A list may be as long as a body. Where each element is compared with each other, this takes an hour.
+#[test]
+fn long_lists_are_merged() {
+    const COUNT: usize = 40_000;
+    let named = |n: usize| json!({"name": n.to_string(), "image": "a"});
+    let live: Vec<Value> = (0..COUNT).map(named).collect();
+    let order: Vec<Value> = (0..COUNT).rev().map(|n| json!({"name": n.to_string()})).collect();
+    let mut change: Vec<Value> = (0..COUNT).step_by(2).rev().map(|n| json!({"name": n.to_string(), "image": "b"})).collect();
+    change.extend((0..COUNT).skip(1).step_by(4).map(|n| json!({"name": n.to_string(), "$patch": "delete"})));
+    let patch = json!({"containers": change, "$setElementOrder/containers": order});
+    let merged = patched(json!({"containers": live}), patch).unwrap();
+    let merged = merged["containers"].as_array().unwrap();
+    assert_eq!((merged.len(), &merged[0]), (COUNT - COUNT / 4, &json!({"name": (COUNT - 1).to_string(), "image": "a"})));
+    assert_eq!(merged.iter().filter(|item| item["image"] == "b").count(), COUNT / 2);
+    let texts = |from: usize| (from..from + COUNT).map(|n| n.to_string().into()).collect::<Vec<Value>>();
+    let patch = json!({"finalizers": texts(COUNT / 2), "$deleteFromPrimitiveList/finalizers": texts(0)});
+    let merged = patched(json!({"finalizers": texts(0)}), patch).unwrap();
+    assert!((COUNT / 2..=COUNT).contains(&merged["finalizers"].as_array().unwrap().len()));
+}
+
 proptest! {
     #[test]
     fn never_panics_and_changes_nothing_on_an_error(document in any_object(), patch in any_object()) {

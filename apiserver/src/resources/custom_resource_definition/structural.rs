@@ -1,6 +1,6 @@
 //! Structural schemas: every field has one type, what is asked of values is apart from what they are, and nothing refers.
 
-use crate::custom_resources::schema::{At, Pattern, Schema};
+use crate::custom_resources::schema::{At, Pattern, Schema, pattern_share};
 use crate::custom_resources::{default_is_pruned, rule_errors, validate_default};
 use crate::http::error::Invalid;
 use serde_json::{Value, json};
@@ -32,12 +32,25 @@ enum Place {
     Item,
 }
 
+/// How deep a node is, and what a pattern of its schema may take.
+#[derive(Clone, Copy)]
+struct Within {
+    depth: usize,
+    share: usize,
+}
+
+impl Within {
+    fn deeper(self) -> Self {
+        Within { depth: self.depth + 1, ..self }
+    }
+}
+
 pub fn validate(source: &Value, at: &str, errors: &mut Vec<Invalid>) {
     let before = errors.len();
     if source["nullable"] == true {
         errors.push(Invalid::forbidden(format!("{at}.nullable"), "nullable cannot be true at the root"));
     }
-    node(source, at, Place::Root, 0, errors);
+    node(source, at, Place::Root, Within { depth: 0, share: pattern_share(source) }, errors);
     if errors.len() == before {
         completeness(source, source, at, errors);
     }
@@ -47,12 +60,12 @@ pub fn validate(source: &Value, at: &str, errors: &mut Vec<Invalid>) {
     }
 }
 
-fn node(source: &Value, at: &str, place: Place, depth: usize, errors: &mut Vec<Invalid>) {
-    if depth > DEPTH_MAX {
+fn node(source: &Value, at: &str, place: Place, within: Within, errors: &mut Vec<Invalid>) {
+    if within.depth > DEPTH_MAX {
         errors.push(Invalid::forbidden(at, "the schema is too deep"));
         return;
     }
-    unsupported(source, at, errors);
+    unsupported(source, at, within, errors);
     let flag = |field: &str| source[field] == true;
     let kind = source["type"].as_str().unwrap_or_default();
     let (free, either) = (flag("x-kubernetes-preserve-unknown-fields"), flag("x-kubernetes-int-or-string"));
@@ -97,41 +110,41 @@ fn node(source: &Value, at: &str, place: Place, depth: usize, errors: &mut Vec<I
                 errors.push(Invalid::forbidden(format!("{at}.additionalProperties"), "must not be used at the root"));
             }
             if values.is_object() {
-                node(values, &format!("{at}.additionalProperties"), Place::Field, depth + 1, errors);
+                node(values, &format!("{at}.additionalProperties"), Place::Field, within.deeper(), errors);
             }
         }
     }
     for (name, property) in source["properties"].as_object().into_iter().flatten() {
-        node(property, &format!("{at}.properties[{name}]"), Place::Field, depth + 1, errors);
+        node(property, &format!("{at}.properties[{name}]"), Place::Field, within.deeper(), errors);
     }
     match &source["items"] {
         Value::Array(_) => {
             errors.push(Invalid::forbidden(format!("{at}.items"), "items must be a schema object and not an array"))
         }
-        items if items.is_object() => node(items, &format!("{at}.items"), Place::Item, depth + 1, errors),
+        items if items.is_object() => node(items, &format!("{at}.items"), Place::Item, within.deeper(), errors),
         _ => {}
     }
-    junctors(source, at, depth, errors);
+    junctors(source, at, within, errors);
 }
 
-fn junctors(source: &Value, at: &str, depth: usize, errors: &mut Vec<Invalid>) {
+fn junctors(source: &Value, at: &str, within: Within, errors: &mut Vec<Invalid>) {
     for field in ["allOf", "anyOf", "oneOf"] {
         for (index, one) in source[field].as_array().into_iter().flatten().enumerate() {
-            asked(one, source, &format!("{at}.{field}[{index}]"), depth + 1, errors);
+            asked(one, source, &format!("{at}.{field}[{index}]"), within.deeper(), errors);
         }
     }
     if source["not"].is_object() {
-        asked(&source["not"], source, &format!("{at}.not"), depth + 1, errors);
+        asked(&source["not"], source, &format!("{at}.not"), within.deeper(), errors);
     }
 }
 
 /// Within alternatives nothing may say what a value is.
-fn asked(source: &Value, outer: &Value, at: &str, depth: usize, errors: &mut Vec<Invalid>) {
-    if depth > DEPTH_MAX {
+fn asked(source: &Value, outer: &Value, at: &str, within: Within, errors: &mut Vec<Invalid>) {
+    if within.depth > DEPTH_MAX {
         errors.push(Invalid::forbidden(at, "the schema is too deep"));
         return;
     }
-    unsupported(source, at, errors);
+    unsupported(source, at, within, errors);
     // The two ways of saying that a value is a number or a text.
     let either = outer["x-kubernetes-int-or-string"] == true;
     for field in STRUCTURE {
@@ -145,23 +158,23 @@ fn asked(source: &Value, outer: &Value, at: &str, depth: usize, errors: &mut Vec
         }
     }
     for (name, property) in source["properties"].as_object().into_iter().flatten() {
-        asked(property, &Value::Null, &format!("{at}.properties[{name}]"), depth + 1, errors);
+        asked(property, &Value::Null, &format!("{at}.properties[{name}]"), within.deeper(), errors);
     }
     if source["items"].is_object() {
-        asked(&source["items"], &Value::Null, &format!("{at}.items"), depth + 1, errors);
+        asked(&source["items"], &Value::Null, &format!("{at}.items"), within.deeper(), errors);
     }
     for field in ["allOf", "anyOf", "oneOf"] {
         for (index, one) in source[field].as_array().into_iter().flatten().enumerate() {
-            asked(one, outer, &format!("{at}.{field}[{index}]"), depth + 1, errors);
+            asked(one, outer, &format!("{at}.{field}[{index}]"), within.deeper(), errors);
         }
     }
     if source["not"].is_object() {
-        asked(&source["not"], outer, &format!("{at}.not"), depth + 1, errors);
+        asked(&source["not"], outer, &format!("{at}.not"), within.deeper(), errors);
     }
 }
 
 /// Fields of JSON schema that custom kinds don't have.
-fn unsupported(source: &Value, at: &str, errors: &mut Vec<Invalid>) {
+fn unsupported(source: &Value, at: &str, within: Within, errors: &mut Vec<Invalid>) {
     for field in ["$ref", "id", "definitions", "dependencies", "patternProperties", "additionalItems"] {
         let set = match &source[field] {
             Value::Null => false,
@@ -178,7 +191,7 @@ fn unsupported(source: &Value, at: &str, errors: &mut Vec<Invalid>) {
         errors.push(Invalid::forbidden(format!("{at}.uniqueItems"), why));
     }
     if let Some(pattern) = source["pattern"].as_str().filter(|pattern| !pattern.is_empty())
-        && let Err(why) = Pattern::new(pattern).regex
+        && let Err(why) = Pattern::new(pattern, within.share).regex
     {
         let why = format!("must be a valid regular expression, but isn't: {why}");
         errors.push(Invalid::value(format!("{at}.pattern"), &json!(pattern), &why));

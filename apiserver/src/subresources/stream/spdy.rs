@@ -129,6 +129,8 @@ fn length(bytes: &[u8]) -> io::Result<u32> {
 mod tests {
     use super::*;
     use flate2::Decompress;
+    use futures::executor::block_on;
+    use proptest::prelude::*;
 
     #[tokio::test]
     async fn streams_have_odd_numbers_and_compressed_headers() {
@@ -171,5 +173,37 @@ mod tests {
         assert_eq!(frames, [Frame::Other, data(b"abc", false), data(b"", true), Frame::Ping(7), Frame::GoAway]);
         let mut huge: &[u8] = &[0, 0, 0, 1, 0, 0xff, 0xff, 0xff];
         assert!(read(&mut huge).await.is_err());
+    }
+
+    async fn frames(mut from: impl AsyncRead + Unpin) -> Vec<Frame> {
+        let mut frames = vec![];
+        while let Ok(Some(frame)) = read(&mut from).await {
+            frames.push(frame);
+        }
+        frames
+    }
+
+    proptest! {
+        /// However they arrive, bytes are the same frames or none, and no frame is larger than what was sent.
+        #[test]
+        fn any_bytes_are_frames_or_not(bytes in prop::collection::vec(prop_oneof![Just(0u8), Just(0x80), any::<u8>()], 0..300), at: prop::sample::Index) {
+            let whole = block_on(frames(&bytes[..]));
+            let (first, rest) = bytes.split_at(at.index(bytes.len() + 1));
+            prop_assert_eq!(&block_on(frames(first.chain(rest))), &whole);
+            let held: usize = whole.iter().map(|frame| if let Frame::Data { bytes, .. } = frame { bytes.len() } else { 0 }).sum();
+            prop_assert!(held <= bytes.len());
+        }
+
+        #[test]
+        fn data_comes_back(sent in prop::collection::vec((1u32..0x7fff_ffff, prop::collection::vec(any::<u8>(), 0..100), any::<bool>()), 0..10)) {
+            let mut bytes = vec![];
+            let mut writer = Writer::new(&mut bytes);
+            for (stream, data, last) in &sent {
+                block_on(writer.data(*stream, data, *last)).unwrap();
+            }
+            let expected: Vec<Frame> =
+                sent.into_iter().map(|(stream, data, last)| Frame::Data { stream, bytes: data.into(), last }).collect();
+            prop_assert_eq!(block_on(frames(&bytes[..])), expected);
+        }
     }
 }

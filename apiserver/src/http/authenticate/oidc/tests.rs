@@ -177,6 +177,14 @@ async fn an_algorithm_that_is_no_signature_is_refused_before_any_key_is_asked_fo
 
 proptest! {
     #[test]
+    fn any_text_is_a_configuration_or_refused(text in "\\PC{0,60}", deep in 0usize..300) {
+        for jwt in [text.clone(), "[".repeat(deep), format!("[{{issuer: {{url: {text:?}, audiences: [{text:?}]}}, claimMappings: {{username: {{expression: {text:?}}}}}}}]"), "{a: ".repeat(deep)] {
+            let _ = JwtIssuer::parse(&jwt, OWN);
+            let _ = JwtIssuer::parse(&format!("apiVersion: apiserver.config.k8s.io/v1\nkind: AuthenticationConfiguration\njwt: {jwt}\n"), OWN);
+        }
+    }
+
+    #[test]
     fn any_claims_make_a_user_or_none(name in ".*", roles in proptest::collection::vec(".{0,10}", 0..4), deep in 0..40_usize) {
         let mut nested = json!(name.clone());
         for _ in 0..deep {

@@ -378,7 +378,7 @@ fn own_cost(call: &Call, args: &[Known<'_>]) -> (u64, Option<Size>) {
         ("strings.quote", false) => {
             (size(0).traversal(), Some(Size { min: size(0).min + 2, max: size(0).max.saturating_mul(2).saturating_add(2) }))
         }
-        ("@in", _) if !args.get(1).and_then(|known| known.shape).is_some_and(|shape| !shape.is_list) => (size(1).max, None),
+        ("@in", _) if args.get(1).and_then(|known| known.shape).is_none_or(|shape| shape.is_list) => (size(1).max, None),
         ("_+_", _) if takes_list() => (1, Some(size(0).plus(size(1)))),
         ("_+_", _) if takes(&Type::String) || takes(&Type::Bytes) => {
             let both = size(0).plus(size(1));

@@ -18,7 +18,7 @@ pub(crate) async fn present(server: &ApiServer, strategy: &dyn Strategy, entry: 
         Shown::Elsewhere(object) => object,
     };
     let key = (Arc::clone(&entry.key), entry.mod_revision);
-    let converting: Arc<Converting> = Arc::clone(custom.converting.lock().entry(key.clone()).or_default());
+    let converting: Converting = Arc::clone(custom.converting.lock().entry(key.clone()).or_default());
     let converted = converting.get_or_init(|| async {
         let mut objects = in_version(server, custom, vec![object], &custom.names().api_version()).await?;
         Ok(custom.remember(entry, objects.pop()))

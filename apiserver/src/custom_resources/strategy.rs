@@ -84,10 +84,11 @@ pub struct CustomResource {
     /// Names this state of this version: what was derived from it is good only for it.
     id: u64,
     /// Entries that are being converted now, so that this is done once however many ask for it.
-    pub(super) converting: parking_lot::Mutex<HashMap<(Arc<str>, Revision), Arc<Converting>>>,
+    pub(super) converting: parking_lot::Mutex<HashMap<(Arc<str>, Revision), Converting>>,
 }
 
-pub(super) type Converting = tokio::sync::OnceCell<Result<Arc<Entry>, Status>>;
+/// What becomes of an entry; whoever waits for it gets it.
+pub(super) type Converting = Arc<tokio::sync::OnceCell<Result<Arc<Entry>, Status>>>;
 
 /// An entry for those who read this version.
 pub enum Shown {

@@ -84,6 +84,8 @@ const CATCH_UP: Duration = Duration::from_secs(3);
 const PROGRESS_INTERVAL: Duration = Duration::from_secs(5);
 /// Snapshots that are kept for `continue` tokens at most; the oldest goes first.
 const PINS_MAX: usize = 1_000;
+/// Of those with a prefix at most: they were read from the store, and share no memory with the objects of now.
+const COPIES_MAX: usize = 8;
 
 struct Shared<A> {
     store: Arc<dyn Store>,
@@ -177,6 +179,11 @@ impl<A: Send + Sync + 'static> Cache<A> {
         pins.retain(|pin| !same(pin));
         if pins.len() >= PINS_MAX {
             pins.pop_front();
+        }
+        let copies = pins.iter().filter(|pin| !pin.prefix.is_empty()).count();
+        if !prefix.is_empty() && copies >= COPIES_MAX {
+            let oldest = pins.iter().position(|pin| !pin.prefix.is_empty());
+            oldest.and_then(|oldest| pins.remove(oldest));
         }
         pins.push_back(Pin { since: now, prefix: prefix.to_owned(), snapshot: snapshot.clone() });
     }

@@ -194,6 +194,11 @@ async fn what_is_pinned_of_a_part_is_no_answer_for_the_rest() {
     assert_eq!(cache.pinned(1, "/a/b/").unwrap().1, "/a/");
     assert!(matches!(cache.pinned(1, "/b/"), Err(Error::Compacted { .. })));
     assert!(matches!(cache.pinned(1, "/"), Err(Error::Compacted { .. })));
+    // Copies are few.
+    for n in 0..super::COPIES_MAX {
+        cache.pin(&part, &format!("/c{n}/"));
+    }
+    assert!(cache.pinned(1, "/a/").is_err() && cache.pinned(1, "/c0/").is_ok());
 }
 
 #[tokio::test]

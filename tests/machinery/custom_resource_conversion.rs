@@ -422,7 +422,7 @@ async fn objects_migrate_by_writes_and_versions_go_when_nothing_is_stored_in_the
 }
 
 /// `[sig-api-machinery] CustomResourceFieldSelectors [Privileged:ClusterAdmin] CustomResourceFieldSelectors MUST list and watch custom resources matching the field selector [Conformance]`
-/// (informers are the lists and watches that they are made of)
+/// (but no informers)
 #[tokio::test]
 async fn fields_of_each_version_select() {
     let (server, _hooks) = server().await;

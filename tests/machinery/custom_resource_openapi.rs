@@ -283,7 +283,7 @@ async fn kubectl_accepts_unknown_fields_where_they_are_kept() {
         establish(&listening.server, crd.clone()).await;
         let named = name(&crd, "v1");
         eventually("its schema", async || published(&listening.server, &named).await).await;
-        create_and_apply(&listening, &crd, json!({"spec": {"b": [{"c": "d"}]}})).await;
+        create_and_apply(&listening, &crd, json!({"spec": {"a": null, "b": [{"c": "d"}]}})).await;
         explains(&listening, crd["spec"]["names"]["plural"].as_str().unwrap(), &["DESCRIPTION:", description]).await;
         clean_up(&listening.server, &crd, &["v1"]).await;
     }

@@ -8,6 +8,7 @@ use crate::server::ApiServer;
 use crate::stored::{self, Entry, Snapshot};
 use bytes::Bytes;
 use serde_json::Value;
+use slipway_store::Revision;
 use std::sync::Arc;
 
 /// An entry as a reader of this kind and version gets it.
@@ -18,15 +19,31 @@ pub(crate) async fn present(server: &ApiServer, strategy: &dyn Strategy, entry: 
         Shown::Elsewhere(object) => object,
     };
     let key = (Arc::clone(&entry.key), entry.mod_revision);
-    let converting: Converting = Arc::clone(custom.converting.lock().entry(key.clone()).or_default());
-    let converted = converting.get_or_init(|| async {
+    let converting = Arc::clone(custom.converting.lock().entry(key.clone()).or_default());
+    let waiting = Waiting { custom, key, converting };
+    let converted = waiting.converting.get_or_init(|| async {
         let mut objects = in_version(server, custom, vec![object], &custom.names().api_version()).await?;
         Ok(custom.remember(entry, objects.pop()))
     });
-    let converted = converted.await.clone();
-    // Who comes later finds it with the entry or, if it failed, asks again.
-    custom.converting.lock().remove(&key);
-    converted
+    converted.await.clone()
+}
+
+/// Somebody who waits for an entry to be converted.
+struct Waiting<'c> {
+    custom: &'c CustomResource,
+    key: (Arc<str>, Revision),
+    converting: Converting,
+}
+
+impl Drop for Waiting<'_> {
+    /// The last who waits takes it away: who comes later finds the form with the entry or, if there is none, asks again.
+    fn drop(&mut self) {
+        let mut all = self.custom.converting.lock();
+        // This one, and the one in the map.
+        if Arc::strong_count(&self.converting) <= 2 {
+            all.remove(&self.key);
+        }
+    }
 }
 
 /// Many entries, in their order: what has to be converted is sent together.

@@ -30,12 +30,15 @@ use arc_swap::ArcSwap;
 use documents::Told;
 use serde_json::Value;
 use std::sync::{Arc, Weak};
+use std::time::Duration;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use transport::Transports;
 
 pub const GROUP: &str = "apiregistration.k8s.io";
 const AVAILABLE: &str = "Available";
+/// How long to wait before the cache is looked at again when it could not be watched.
+const CUT_OFF: Duration = Duration::from_millis(100);
 
 /// What is known of the APIServices and of the servers behind them.
 pub(crate) struct Aggregator {
@@ -115,7 +118,7 @@ async fn woken(
     closing: &CancellationToken,
     prefixes: &[&str],
     after: slipway_store::Revision,
-    pause: std::time::Duration,
+    pause: Duration,
 ) -> Option<Arc<ApiServer>> {
     use futures::StreamExt;
     use slipway_store::cache::Item;
@@ -123,11 +126,13 @@ async fn woken(
     {
         let server = weak.upgrade()?;
         for prefix in prefixes {
-            // Cut off already: what is there now is looked at.
-            let Ok(watch) = server.cache.watch(prefix, after) else { return Some(server) };
-            watches.push(watch);
+            if let Ok(watch) = server.cache.watch(prefix, after) {
+                watches.push(watch);
+            }
         }
     }
+    // Where one was cut off already, what is there now is looked at.
+    let pause = if watches.len() == prefixes.len() { pause } else { CUT_OFF };
     let mut changes: futures::stream::FuturesUnordered<_> =
         watches.iter_mut().map(async |watch| while let Ok(Item::Progress(_)) = watch.next().await {}).collect();
     let changed = async {

@@ -95,7 +95,7 @@ pub(crate) async fn forward(
     if upgrade && client.is_none() {
         return Err(Status::bad_request("this connection cannot be upgraded: HTTP/1.1 is needed"));
     }
-    let request = request(&parts, endpoint, user, upgrade, body).map_err(|why| Status::bad_request(why))?;
+    let request = request(&parts, endpoint, user, upgrade, body).map_err(Status::bad_request)?;
     let https = if upgrade { &transport.upgrading } else { &transport.client };
     let sent = https.request(request);
     let answer = if info.is_long_running() {

@@ -45,6 +45,9 @@ struct Version {
     content: Content,
 }
 
+/// Where a version's APIService stands among all: by the priority of its group, then by its name.
+type Place = (Reverse<i64>, String);
+
 enum Content {
     Here(Resources),
     /// What an extension server told, and whether it still does.
@@ -107,7 +110,7 @@ fn served(server: &ApiServer) -> Vec<Group> {
         None => priority::builtin(group, version),
     };
     // A group is where the first of its versions is, which are told apart by their APIServices' names.
-    let mut groups: BTreeMap<String, ((Reverse<i64>, String), Vec<Version>)> = BTreeMap::new();
+    let mut groups: BTreeMap<String, (Place, Vec<Version>)> = BTreeMap::new();
     for ((group, version), content) in all {
         let place = (Reverse(priorities(&group, &version).0), format!("{version}.{group}"));
         let (first, versions) = groups.entry(group).or_insert_with(|| (place.clone(), vec![]));

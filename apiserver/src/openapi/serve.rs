@@ -52,7 +52,14 @@ struct Documents {
 
 /// The documents of what is served; made anew when that has changed and somebody asks.
 #[derive(Default)]
-pub struct Cache(Mutex<Option<(Arc<Resources>, Arc<Specs>, Arc<Documents>)>>);
+pub struct Cache(Mutex<Option<Kept>>);
+
+/// Documents, and what they were made of.
+struct Kept {
+    resources: Arc<Resources>,
+    specs: Arc<Specs>,
+    documents: Arc<Documents>,
+}
 
 impl Cache {
     fn of(&self, resources: Arc<Resources>, specs: Arc<Specs>) -> Arc<Documents> {
@@ -64,12 +71,12 @@ impl Cache {
         }
         // Who asks meanwhile waits for the same.
         let mut kept = self.0.lock();
-        let same = |of: &Arc<Resources>, with: &Arc<Specs>| Arc::ptr_eq(of, &resources) && Arc::ptr_eq(with, &specs);
-        if let Some((.., documents)) = kept.as_ref().filter(|(of, with, _)| same(of, with)) {
-            return Arc::clone(documents);
+        let same = |kept: &&Kept| Arc::ptr_eq(&kept.resources, &resources) && Arc::ptr_eq(&kept.specs, &specs);
+        if let Some(kept) = kept.as_ref().filter(same) {
+            return Arc::clone(&kept.documents);
         }
         let documents = Arc::new(Documents::new(custom, &specs));
-        *kept = Some((resources, specs, Arc::clone(&documents)));
+        *kept = Some(Kept { resources, specs, documents: Arc::clone(&documents) });
         documents
     }
 }

@@ -5,6 +5,7 @@
 //! printing only, and never written back, for it would fill in and drop fields.
 
 use crate::http::error::Invalid;
+use crate::stack::with_stack;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use std::borrow::Cow;
@@ -250,10 +251,27 @@ impl<K: Kind> Default for Builtin<K> {
     }
 }
 
+/// Reading an object into its type takes tens of kilobytes of stack for each level, in a debug build, and schemas of custom
+/// kinds have many levels: those that are deeper than this are read on a stack of their own.
+const SHALLOW: usize = 40;
+const TYPED_STACK: usize = 16 << 20;
+
+/// How many objects and lists are within each other.
+fn nesting(value: &Value) -> usize {
+    match value {
+        Value::Array(items) => 1 + items.iter().map(nesting).max().unwrap_or(0),
+        Value::Object(map) => 1 + map.values().map(nesting).max().unwrap_or(0),
+        _ => 0,
+    }
+}
+
 /// The typed view. Decoding has checked the types before, so that a failure here names no field: it is one error on
 /// the whole object.
 fn view<K: Kind>(object: &Value) -> Result<K, Vec<Invalid>> {
-    K::deserialize(object).map_err(|error| vec![Invalid::value("", &Value::Null, &error.to_string())])
+    let read = || K::deserialize(object);
+    let read =
+        if nesting(object) <= SHALLOW { read() } else { with_stack(TYPED_STACK, read).map_err(serde_json::Error::io).flatten() };
+    read.map_err(|error| vec![Invalid::value("", &Value::Null, &error.to_string())])
 }
 
 impl<K: Kind> Strategy for Builtin<K> {

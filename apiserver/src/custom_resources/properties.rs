@@ -166,8 +166,7 @@ proptest! {
         kind.validate_update(&sent, &sent);
         // What was stored by another version may be wrong in ways that are not let in any more: it is read all the same.
         let version = sent["spec"]["versions"][0].clone();
-        let held = Definition::new(sent);
-        let custom = CustomResource::new(&Arc::new(held), &version);
+        let custom = CustomResource::new(&Arc::new(Definition::new(sent)), &version);
         for object in &objects {
             if errors.is_empty() {
                 write(&custom, object)?;

@@ -6,6 +6,7 @@ use crate::http::error::{Invalid, Status};
 use crate::http::notes;
 use crate::http::request_info::{RequestInfo, Verb};
 use crate::http::respond;
+use crate::kind::Strategy;
 use crate::openapi::{self, FieldValidation};
 use crate::patch::apply::{Elsewhere, Write};
 use crate::verbs::create::create_tracked;
@@ -98,6 +99,11 @@ pub async fn apply(call: Call) -> Result<Response, Status> {
     Err(Status::modified(strategy.names().group, strategy.names().plural, target.name))
 }
 
+/// What is applied to a Secret is not quoted.
+fn told(strategy: &dyn Strategy, applied: Result<Value, crate::patch::apply::Error>) -> Result<Value, Status> {
+    applied.map_err(|error| if super::patch::is_secret(strategy) { error.hidden().into() } else { error.into() })
+}
+
 /// `None` if the object isn't there.
 async fn apply_to_existing(target: &Target<'_>, part: Part, configuration: &Configuration) -> Result<Option<Value>, Status> {
     let strategy = target.strategy;
@@ -110,11 +116,11 @@ async fn apply_to_existing(target: &Target<'_>, part: Part, configuration: &Conf
             let mut elsewhere = Elsewhere::new();
             if !tracking::other_versions(strategy, &old).is_empty() {
                 // What comes of it does not depend on who owns what; who is asked does.
-                let forced = write.apply(Some(&old), &configuration.wanted, true)?;
+                let forced = told(strategy, write.apply(Some(&old), &configuration.wanted, true))?;
                 elsewhere = tracking::elsewhere(target.server, &write, strategy, &old, &forced).await?;
             }
             let write = Write { elsewhere: &elsewhere, ..write };
-            let mut new = write.apply(Some(&old), &configuration.wanted, configuration.force)?;
+            let mut new = told(strategy, write.apply(Some(&old), &configuration.wanted, configuration.force))?;
             finish(target, &mut new)?;
             object_meta::preconditions_of_patch(&new).check(strategy.names(), &old)?;
             replace(target, part, Tracking::Done, old, new).await
@@ -131,7 +137,7 @@ async fn create(target: &Target<'_>, configuration: &Configuration) -> Result<Va
     let names = target.strategy.names();
     let stamp = Stamp::new(target.server, target.strategy);
     let write = stamp.write(target.strategy, "", &configuration.manager);
-    let mut new = write.apply(None, &configuration.wanted, configuration.force)?;
+    let mut new = told(target.strategy, write.apply(None, &configuration.wanted, configuration.force))?;
     let wanted = object_meta::preconditions_of_patch(&new);
     if let Some(uid) = wanted.uid {
         let why = format!("uid mismatch: the provided object specified uid {uid}, and no existing object was found");

@@ -60,7 +60,7 @@ pub async fn patch(call: Call) -> Result<Response, Status> {
 }
 
 /// Whether nothing of an object may be quoted, not even to who has changed it: errors end up in logs.
-fn is_secret(strategy: &dyn Strategy) -> bool {
+pub(crate) fn is_secret(strategy: &dyn Strategy) -> bool {
     let names = strategy.names();
     (names.group, names.plural) == ("", "secrets")
 }

@@ -85,6 +85,16 @@ pub enum Error {
     Conflicts(Vec<Conflict>),
 }
 
+impl Error {
+    /// The same without what it quotes of the configuration.
+    pub fn hidden(self) -> Self {
+        match self {
+            Error::Unfit { object, .. } => Error::Unfit { object, why: "REDACTED".to_owned() },
+            other => other,
+        }
+    }
+}
+
 /// A field that somebody else has another value for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Conflict {

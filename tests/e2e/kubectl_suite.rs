@@ -205,8 +205,8 @@ fn kubectl_diff_finds_what_would_change() {
     let cluster = shared("suite-diff");
     let manifest = |version: u32| {
         format!(
-            "{{apiVersion: apps/v1, kind: Deployment, metadata: {{name: d}}, spec: {{replicas: 0, selector: {{matchLabels: {{app: d}}}}, \
-             template: {{metadata: {{labels: {{app: d}}}}, spec: {{containers: [{{name: c, image: 'registry.slipway.test/web:{version}'}}]}}}}}}}}"
+            "apiVersion: apps/v1\nkind: Deployment\nmetadata: {{name: d}}\nspec: {{replicas: 0, selector: {{matchLabels: {{app: d}}}}, \
+             template: {{metadata: {{labels: {{app: d}}}}, spec: {{containers: [{{name: c, image: 'registry.slipway.test/web:{version}'}}]}}}}}}"
         )
     };
     cluster.apply(&manifest(1));

@@ -208,3 +208,32 @@ async fn a_refused_upgrade_comes_back_so_that_the_client_can_try_another() {
     let message = Answer::of(server.send(Some(User::admin()), plain).await).await.expect_status(400, "BadRequest");
     assert_eq!(message, "Upgrade request required");
 }
+
+/// `nodes/NAME/proxy` asks the node's agent, with the server's identity and not the caller's.
+#[tokio::test]
+async fn a_node_is_asked_through_its_proxy() {
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+    let authority = Authority::new();
+    let port = agent(&authority).await;
+    let server = server(&authority, port).await;
+    let proxy = "/api/v1/nodes/n1/proxy";
+    assert_eq!(text(&server, &format!("{proxy}/stats/summary?only=x")).await, (200, "/stats/summary?only=x".into()));
+    assert_eq!(text(&server, proxy).await, (200, "/".into()));
+    assert_eq!(text(&server, &format!("/api/v1/nodes/n1:{port}/proxy/healthz")).await, (200, "/healthz".into()));
+    let (code, mut stream, _) = open(&server, &format!("{proxy}/exec/default/a/main?command=ls"), "SPDY/3.1").await;
+    assert_eq!(code, 101);
+    stream.write_all(b"olleh").await.unwrap();
+    let mut all = String::new();
+    stream.read_to_string(&mut all).await.unwrap();
+    assert_eq!(all, "/exec/default/a/main?command=ls\nhello");
+    server.get("/api/v1/nodes/none/proxy/healthz").await.expect_status(404, "NotFound");
+    // Something else that listens on the node is asked over plain HTTP.
+    let other = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = other.local_addr().unwrap().port();
+    let router = axum::Router::new().route("/hello", axum::routing::get(|| async { "plain" }));
+    tokio::spawn(async move { axum::serve(other, router).await });
+    assert_eq!(text(&server, &format!("/api/v1/nodes/n1:{port}/proxy/hello")).await, (200, "plain".into()));
+    // The right to read a node is not the right to ask its agent.
+    let reader = Request::get(format!("{proxy}/healthz")).body(Body::empty()).unwrap();
+    assert_eq!(server.send(Some(User::new("somebody", &[])), reader).await.status(), 403);
+}

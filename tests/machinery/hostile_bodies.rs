@@ -137,7 +137,8 @@ async fn bombs_alone() {
             println!("{what} in {content_type}: {} with {took} MiB", answer.code);
             assert!([201, 400, 413, 422].contains(&answer.code), "{what} in {content_type}: {}", answer.body);
             assert!(took < PEAK_MIB, "{what} in {content_type} took {took} MiB");
-            assert!(answer.body.to_string().len() < 2 * BODY_BYTES, "{what}: the answer is larger than what was sent");
+            // A key that is refused stands in the field and in the value of its cause, and both in the message, as in Kubernetes.
+            assert!(answer.body.to_string().len() < 5 * BODY_BYTES, "{what}: the answer is far larger than what was sent");
         }
         let name = body[..80].split("\"name\":\"").nth(1).and_then(|rest| rest.split('"').next()).unwrap().to_owned();
         server.delete(&format!("{path}/{name}")).await;

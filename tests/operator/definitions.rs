@@ -88,7 +88,7 @@ fn definition(convert: Value) -> Value {
         "apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition", "metadata": {"name": "sites.example.test"},
         "spec": {
             "group": GROUP, "scope": "Namespaced",
-            "names": {"kind": "Site", "plural": "sites", "singular": "site", "shortNames": ["st"], "categories": ["all"]},
+            "names": {"kind": "Site", "plural": "sites", "singular": "site", "shortNames": ["st"], "categories": ["places"]},
             "versions": [version("v1", true, "greeting"), version("v1alpha1", false, "message")],
             "conversion": {"strategy": "Webhook", "webhook": {"conversionReviewVersions": ["v1"], "clientConfig": convert}},
         },

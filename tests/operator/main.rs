@@ -104,7 +104,8 @@ async fn raise(site: &DynamicObject, context: &Context, namespace: &str, image: 
     let status = json!({"status": {"ready": ready, "observedGeneration": site.metadata.generation}});
     if site.data["status"] != status["status"] {
         let sites: Api<DynamicObject> = Api::namespaced_with(context.client.clone(), namespace, &context.kind);
-        sites.patch_status(&name, &PatchParams::default(), &Patch::Merge(status)).await?;
+        let params = PatchParams { field_manager: Some(OPERATOR.into()), ..PatchParams::default() };
+        sites.patch_status(&name, &params, &Patch::Merge(status)).await?;
     }
     Ok(Action::await_change())
 }

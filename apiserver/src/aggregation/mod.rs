@@ -18,7 +18,7 @@ mod turn;
 
 pub(crate) use api_service::{ApiService, PREFIX, Services};
 pub(crate) use documents::Specs;
-pub(crate) use proxy::{Proxied, document, forward};
+pub(crate) use proxy::{Proxied, document, forward, hide_token};
 pub(crate) use register::start;
 
 use crate::custom_resources::definition;

@@ -169,7 +169,7 @@ fn passed_on(parts: &Parts, upgrade: bool) -> HeaderMap {
 }
 
 /// A WebSocket's token goes no further than an ordinary one.
-fn hide_token(headers: &mut HeaderMap) {
+pub(crate) fn hide_token(headers: &mut HeaderMap) {
     let values = headers.get_all(header::SEC_WEBSOCKET_PROTOCOL).iter().filter_map(|value| value.to_str().ok());
     let all: Vec<&str> = values.flat_map(|value| value.split(',')).map(str::trim).collect();
     let left: Vec<&str> = all.iter().copied().filter(|protocol| !protocol.starts_with(PROTOCOL_TOKEN)).collect();

@@ -164,7 +164,9 @@ fn properties<'s>(name: &str, schema: &'s Value) -> Option<&'s Map<String, Value
         return properties.as_object();
     }
     let empty = schema["type"] == "object" && schema.get("additionalProperties").is_none();
-    (empty && name.starts_with("io.k8s.api.")).then_some(&NONE)
+    // Of the definitions of custom kinds others are written the same and hold any JSON.
+    let own = name.starts_with("io.k8s.api.") || name.ends_with(".CustomResourceSubresourceStatus");
+    (empty && own).then_some(&NONE)
 }
 
 fn shape_of(schema: &Value, definitions: &Map<String, Value>, types: &HashMap<Box<str>, u32>) -> Shape {

@@ -29,6 +29,9 @@ pub fn apply(document: &mut Value, patch: &Value) -> Result<(), Error> {
     let mut growth = Growth::default();
     for (index, operation) in operations.iter().enumerate() {
         growth.check(&patched, operation).map_err(|why| Error::Inapplicable(format!("operation '/{index}' failed: {why}")))?;
+        if is_test_of_nothing(&patched, operation) {
+            continue;
+        }
         json_patch::patch_unsafe(&mut patched, std::slice::from_ref(operation)).map_err(|mut error| {
             error.operation = index;
             Error::Inapplicable(error.to_string())
@@ -36,6 +39,15 @@ pub fn apply(document: &mut Value, patch: &Value) -> Result<(), Error> {
     }
     *document = patched;
     Ok(())
+}
+
+/// Whether it is a test that a field is null, and the field is not there. Kubernetes' library lets that pass, and clients rely
+/// on it: so they add the first finalizer.
+fn is_test_of_nothing(document: &Value, operation: &PatchOperation) -> bool {
+    let PatchOperation::Test(test) = operation else { return false };
+    let Some((parent, field)) = test.path.split_back() else { return false };
+    let parent = document.pointer(parent.as_str()).and_then(Value::as_object);
+    test.value.is_null() && parent.is_some_and(|parent| !parent.contains_key(field.decoded().as_ref()))
 }
 
 /// What the operations so far added up to.
@@ -144,6 +156,21 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
     use serde_json::json;
+
+    #[test]
+    fn a_field_that_is_not_there_is_null_to_a_test() {
+        let mut document = json!({"metadata": {"name": "a"}});
+        let first = json!([
+            {"op": "test", "path": "/metadata/finalizers", "value": null},
+            {"op": "add", "path": "/metadata/finalizers", "value": ["a.b/c"]},
+        ]);
+        apply(&mut document, &first).unwrap();
+        assert_eq!(document["metadata"]["finalizers"], json!(["a.b/c"]));
+        assert!(apply(&mut document, &first).is_err(), "it is there now");
+        for test in [json!({"op": "test", "path": "/a/b", "value": null}), json!({"op": "test", "path": "/a", "value": 1})] {
+            assert!(apply(&mut document, &json!([test])).is_err(), "{test}");
+        }
+    }
 
     #[test]
     fn applies_operations_in_order() {

@@ -49,6 +49,7 @@ pub fn of(names: &Names) -> Vec<Subresource> {
             Subresource { name: "portforward", kind: ("", "v1", "PodPortForwardOptions"), verbs: CONNECT },
             Subresource { name: "proxy", kind: ("", "v1", "PodProxyOptions"), verbs: PROXY },
         ],
+        ("", "nodes") => vec![Subresource { name: "proxy", kind: ("", "v1", "NodeProxyOptions"), verbs: PROXY }],
         ("", "services") => vec![Subresource { name: "proxy", kind: ("", "v1", "ServiceProxyOptions"), verbs: PROXY }],
         ("", "serviceaccounts") => {
             vec![Subresource { name: "token", kind: ("authentication.k8s.io", "v1", "TokenRequest"), verbs: &["create"] }]

@@ -100,11 +100,11 @@ pub struct Agent {
 }
 
 impl Agent {
-    fn authority(&self) -> String {
+    pub fn authority(&self) -> String {
         if self.host.contains(':') { format!("[{}]:{}", self.host, self.port) } else { format!("{}:{}", self.host, self.port) }
     }
 
-    fn of(node: &Value) -> Option<Agent> {
+    pub fn of(node: &Value) -> Option<Agent> {
         let addresses = node["status"]["addresses"].as_array()?;
         let host = ["InternalIP", "ExternalIP", "InternalDNS", "ExternalDNS", "Hostname"].iter().find_map(|wanted| {
             addresses.iter().find(|address| address["type"] == *wanted).and_then(|address| address["address"].as_str())
@@ -122,13 +122,13 @@ pub fn agent_of(server: &ApiServer, node: &str) -> Result<Agent, Status> {
     let snapshot = server.snapshot();
     let entry = find(&snapshot, &*strategy, "", node).ok_or_else(not_found)?;
     let object = stored::decode(&*strategy, &entry.bytes).map_err(|error| Status::internal(&error))?;
-    Agent::of(&object).ok_or_else(|| {
-        Status::new(
-            StatusCode::INTERNAL_SERVER_ERROR,
-            "InternalError",
-            format!("Internal error occurred: no preferred addresses found; known addresses: {}", object["status"]["addresses"]),
-        )
-    })
+    Agent::of(&object).ok_or_else(|| no_addresses(&object))
+}
+
+pub fn no_addresses(node: &Value) -> Status {
+    let known = &node["status"]["addresses"];
+    let why = format!("Internal error occurred: no preferred addresses found; known addresses: {known}");
+    Status::new(StatusCode::INTERNAL_SERVER_ERROR, "InternalError", why)
 }
 
 /// The call's pod, and its node's name if it has one.

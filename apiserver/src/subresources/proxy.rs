@@ -1,31 +1,37 @@
-//! `services/NAME/proxy/…` and `pods/NAME/proxy/…`: a request passed on to a pod over plain HTTP, as its caller's
-//! browser or `kubectl get --raw` sends it. NAME may carry a port, `NAME:PORT`, by number or (for a Service) by name.
+//! `services/NAME/proxy/…`, `pods/NAME/proxy/…` and `nodes/NAME/proxy/…`: a request passed on to a pod over plain HTTP, or to a
+//! node's agent, as its caller's browser or `kubectl get --raw` sends it. NAME may carry a port, `NAME:PORT`, by number or (for a
+//! Service) by name. Upgrades (WebSockets) are tunnelled.
 
+use crate::aggregation::hide_token;
 use crate::http::Call;
 use crate::http::error::Status;
 use crate::server::find;
 use crate::stored;
-use crate::subresources::node_agent::exchange;
+use crate::subresources::node_agent::{Agent, exchange, no_addresses};
+use crate::subresources::stream::{asks_for_upgrade, tunnel};
 use crate::verbs;
 use axum::body::Body;
 use axum::response::{IntoResponse, Response};
 use http::{HeaderMap, HeaderName, Request, StatusCode, header};
+use hyper::body::Incoming;
+use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 use serde_json::Value;
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpStream;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// What is between the caller and the server alone, and must not reach a pod: the caller's credentials above all.
-const NOT_PASSED_ON: [HeaderName; 7] = [
-    header::AUTHORIZATION,
-    header::COOKIE,
-    header::CONNECTION,
-    header::HOST,
-    header::TRANSFER_ENCODING,
-    header::UPGRADE,
-    header::PROXY_AUTHORIZATION,
-];
+const NOT_PASSED_ON: [HeaderName; 5] =
+    [header::AUTHORIZATION, header::COOKIE, header::HOST, header::TRANSFER_ENCODING, header::PROXY_AUTHORIZATION];
+
+/// Who is asked.
+enum Backend {
+    /// Over plain HTTP at this host and port.
+    Address(String),
+    Agent(Agent),
+}
 
 pub async fn handle(call: Call) -> Result<Response, Status> {
     let (name, port) = match call.name().rsplit_once(':') {
@@ -39,16 +45,27 @@ pub async fn handle(call: Call) -> Result<Response, Status> {
     let kind = format!("{}ProxyOptions", call.strategy.names().kind);
     super::admit_connection(&call, &kind).await?;
     let object = verbs::get_object(&call.server, &*call.strategy, call.namespace(), &name).await?;
-    let address = if call.strategy.names().plural == "pods" {
-        pod_address(&object, port.as_deref())
-    } else {
-        service_address(&call, &object, port.as_deref())?
+    let address = match call.strategy.names().plural {
+        "nodes" => return send(call, node_backend(&object, &name, port.as_deref())?).await,
+        "pods" => pod_address(&object, port.as_deref()),
+        _ => service_address(&call, &object, port.as_deref())?,
     };
     let Some(address) = address else {
         let why = format!("no endpoints available for service {:?}", call.name());
         return Err(Status::new(StatusCode::SERVICE_UNAVAILABLE, "ServiceUnavailable", why));
     };
-    send(&call, &address).await
+    send(call, Backend::Address(address)).await
+}
+
+/// A node's agent, or whatever else listens on another port of the node.
+fn node_backend(node: &Value, name: &str, port: Option<&str>) -> Result<Backend, Status> {
+    let agent = Agent::of(node).ok_or_else(|| no_addresses(node))?;
+    let Some(port) = port.filter(|port| !port.is_empty()) else { return Ok(Backend::Agent(agent)) };
+    match port.parse() {
+        Ok(port) if port == agent.port => Ok(Backend::Agent(agent)),
+        Ok(port) => Ok(Backend::Address(Agent { port, ..agent }.authority())),
+        Err(_) => Err(Status::bad_request(format!("invalid node request {:?}", format!("{name}:{port}")))),
+    }
 }
 
 fn pod_address(pod: &Value, port: Option<&str>) -> Option<String> {
@@ -87,9 +104,14 @@ fn service_address(call: &Call, service: &Value, port: Option<&str>) -> Result<O
     Ok(ready.into_iter().nth(chosen))
 }
 
-async fn send(call: &Call, address: &str) -> Result<Response, Status> {
-    let unreachable = |why: &dyn std::fmt::Display| {
-        Status::new(StatusCode::SERVICE_UNAVAILABLE, "ServiceUnavailable", format!("error trying to reach service: {why}"))
+fn unreachable(why: &dyn std::fmt::Display) -> Status {
+    Status::new(StatusCode::SERVICE_UNAVAILABLE, "ServiceUnavailable", format!("error trying to reach service: {why}"))
+}
+
+async fn send(mut call: Call, backend: Backend) -> Result<Response, Status> {
+    let client = match asks_for_upgrade(&call.parts.headers) {
+        true => call.parts.extensions.remove::<OnUpgrade>(),
+        false => None,
     };
     let path = if call.info.rest.is_empty() { "/" } else { &call.info.rest };
     let uri = match call.parts.uri.query() {
@@ -99,27 +121,59 @@ async fn send(call: &Call, address: &str) -> Result<Response, Status> {
     let mut request = Request::new(call.take_body());
     *request.method_mut() = call.parts.method.clone();
     *request.uri_mut() = uri.parse().map_err(|error: http::uri::InvalidUri| Status::bad_request(error.to_string()))?;
-    *request.headers_mut() = passed_on(&call.parts.headers);
+    *request.headers_mut() = passed_on(&call.parts.headers, client.is_some());
+    let mut answer = match backend {
+        Backend::Agent(agent) => call.server.agents.send(&agent, request).await?,
+        Backend::Address(address) => send_to(&address, request).await?,
+    };
+    let joined = match client {
+        Some(client) if answer.status() == StatusCode::SWITCHING_PROTOCOLS => Some((client, hyper::upgrade::on(&mut answer))),
+        _ => None,
+    };
+    let (mut parts, body) = answer.into_parts();
+    // What a pod answers is shown under the API's own origin: it must not act there as a page of ours.
+    parts.headers.insert(header::CONTENT_SECURITY_POLICY, http::HeaderValue::from_static("sandbox"));
+    parts.headers.remove(header::SET_COOKIE);
+    let Some((client, backend)) = joined else {
+        parts.headers.remove(header::CONNECTION);
+        parts.headers.remove(header::TRANSFER_ENCODING);
+        return Ok(Response::from_parts(parts, Body::new(body)).into_response());
+    };
+    let server = Arc::clone(&call.server);
+    tokio::spawn(async move {
+        let joined = async {
+            match backend.await {
+                Ok(backend) => tunnel(client, backend).await,
+                Err(error) => tracing::debug!(%error, "a proxied connection did not go on with its upgrade"),
+            }
+        };
+        tokio::select! {
+            () = joined => {}
+            () = server.closing() => {}
+        }
+    });
+    Ok(Response::from_parts(parts, Body::empty()))
+}
+
+async fn send_to(address: &str, mut request: Request<Body>) -> Result<Response<Incoming>, Status> {
     let host = http::HeaderValue::from_str(address).map_err(|error| unreachable(&error))?;
     request.headers_mut().insert(header::HOST, host);
     let stream = match tokio::time::timeout(CONNECT_TIMEOUT, TcpStream::connect(address)).await {
         Ok(stream) => stream.map_err(|error| unreachable(&format!("dial tcp {address}: {error}")))?,
         Err(_) => return Err(unreachable(&format!("dial tcp {address}: i/o timeout"))),
     };
-    let answer = exchange(TokioIo::new(stream), request).await.map_err(|error| unreachable(&error))?;
-    let (mut parts, body) = answer.into_parts();
-    parts.headers.remove(header::CONNECTION);
-    parts.headers.remove(header::TRANSFER_ENCODING);
-    // What a pod answers is shown under the API's own origin: it must not act there as a page of ours.
-    parts.headers.insert(header::CONTENT_SECURITY_POLICY, http::HeaderValue::from_static("sandbox"));
-    parts.headers.remove(header::SET_COOKIE);
-    Ok(Response::from_parts(parts, Body::new(body)).into_response())
+    exchange(TokioIo::new(stream), request).await.map_err(|error| unreachable(&error))
 }
 
-fn passed_on(headers: &HeaderMap) -> HeaderMap {
+fn passed_on(headers: &HeaderMap, upgrade: bool) -> HeaderMap {
     let mut passed = headers.clone();
     for name in NOT_PASSED_ON {
         passed.remove(name);
+    }
+    hide_token(&mut passed);
+    if !upgrade {
+        passed.remove(header::CONNECTION);
+        passed.remove(header::UPGRADE);
     }
     passed
 }

@@ -99,8 +99,7 @@ impl<'a> View<'a> {
         if span.is_empty() {
             return Ok(Found { kvs: vec![], count: 0 });
         }
-        let limit = if self.is_written() { 0 } else { limit };
-        let page = self.records(span, limit).await?;
+        let page = self.records(span, if self.is_written() { 0 } else { limit }).await?;
         let mut kvs: Vec<KeyValue> = page.records.iter().filter_map(key_value).collect();
         if self.is_written() {
             let mut all: BTreeMap<Vec<u8>, KeyValue> = kvs.into_iter().map(|kv| (kv.key.clone(), kv)).collect();
@@ -120,6 +119,9 @@ impl<'a> View<'a> {
                 self.store.count(Range { start, end, at: self.at, limit: 0 }).await?
             }
         };
+        if limit > 0 {
+            kvs.truncate(limit);
+        }
         Ok(Found { kvs, count })
     }
 

@@ -224,7 +224,10 @@ async fn schemas_are_published_and_withdrawn() {
         schema["x-kubernetes-group-version-kind"],
         json!([{"group": "stable.example.com", "version": "v1", "kind": "CronTab"}])
     );
-    assert!(document["paths"]["/apis/stable.example.com/v1/namespaces/{namespace}/crontabs/{name}"]["patch"].is_object());
+    // kubectl would send a strategic merge patch, which no custom kind takes, if it stood here.
+    let patch = &document["paths"]["/apis/stable.example.com/v1/namespaces/{namespace}/crontabs/{name}"]["patch"];
+    let types: Vec<&String> = patch["requestBody"]["content"].as_object().unwrap().keys().collect();
+    assert_eq!(types, ["application/apply-patch+yaml", "application/json-patch+json", "application/merge-patch+json"]);
     let v2 = server.get("/openapi/v2").await.expect(200);
     let schema = &v2["definitions"]["com.example.stable.v1.CronTab"];
     assert!(schema["properties"]["spec"]["properties"]["cronSpec"].is_object());

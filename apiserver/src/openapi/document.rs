@@ -12,6 +12,7 @@ const TITLE: &str = "Kubernetes";
 const DEFINITIONS: &str = "#/$defs/";
 const META: &str = "io.k8s.apimachinery.pkg.apis.meta.v1";
 const JSON: [&str; 2] = ["application/json", "application/yaml"];
+/// Custom kinds take all but the last. kubectl looks here for what a kind takes.
 const PATCHES: [&str; 4] = [
     "application/apply-patch+yaml",
     "application/json-patch+json",
@@ -192,6 +193,13 @@ impl Source {
         paths.into()
     }
 
+    fn patches(&self, operation: &Operation) -> &'static [&'static str] {
+        const OF_CUSTOM_KINDS: &[&str] = PATCHES.split_at(3).0;
+        let home = |kind: &Arc<dyn Strategy>| (kind.names().group, kind.names().version) == operation.home;
+        let custom = self.strategies.iter().any(|kind| kind.custom().is_some() && home(kind));
+        if custom { OF_CUSTOM_KINDS } else { &PATCHES }
+    }
+
     fn operation(&self, operation: &Operation, version: Version) -> Value {
         let (group, api_version, kind) = operation.kind;
         let own = self.types.get(&operation.kind).map(String::as_str);
@@ -206,7 +214,7 @@ impl Source {
             query(operation).iter().map(|(name, kind, about)| query_parameter(name, kind, about, version)).collect();
         let body = match operation.action {
             "post" | "put" => own.map(|own| (own.to_owned(), JSON.as_slice(), true)),
-            "patch" => Some((format!("{META}.Patch"), PATCHES.as_slice(), true)),
+            "patch" => Some((format!("{META}.Patch"), self.patches(operation), true)),
             "delete" | "deletecollection" => Some((format!("{META}.DeleteOptions"), JSON.as_slice(), false)),
             _ => None,
         };

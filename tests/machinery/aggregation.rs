@@ -480,11 +480,11 @@ async fn an_extension_server_that_is_away_stops_no_garbage_collection() {
 }
 
 /// `[sig-api-machinery] AggregatedDiscovery should support raw aggregated discovery endpoint Accept headers [Conformance]`
-/// (horizontalpodautoscalers, csinodes where they are not served)
+/// (horizontalpodautoscalers, which are not served)
 /// `[sig-api-machinery] AggregatedDiscovery should support aggregated discovery interface [Conformance]`
-/// (horizontalpodautoscalers, csinodes where they are not served; what Go's client makes of the lists)
+/// (horizontalpodautoscalers, which are not served; what Go's client makes of the lists)
 /// `[sig-api-machinery] Discovery should locate the groupVersion and a resource within each APIGroup [Conformance]`
-/// (horizontalpodautoscalers, csinodes where they are not served)
+/// (horizontalpodautoscalers, which are not served)
 #[tokio::test]
 async fn each_group_is_told_of_with_its_resources() {
     let server = TestServer::memory().await;
@@ -506,6 +506,7 @@ async fn each_group_is_told_of_with_its_resources() {
         ("policy", "v1", "poddisruptionbudgets"),
         ("scheduling.k8s.io", "v1", "priorityclasses"),
         ("storage.k8s.io", "v1", "storageclasses"),
+        ("storage.k8s.io", "v1", "csinodes"),
     ];
     let list = |value: &Value| value.as_array().cloned().unwrap_or_default();
     for (group, version, resource) in expected {

@@ -100,6 +100,11 @@ pub fn plan(set: &DaemonSet, caches: &Caches, now: Timestamp) -> Plan {
     let claim_of_pods = claim(set, &set.spec.selector, &caches.pods);
     let mut plan = Plan { steps: claim_of_pods.steps, again_in: None };
     let revisions = revision::Revisions::of(set, caches);
+    let united = revisions.unite();
+    if !united.is_empty() {
+        plan.steps.extend(united);
+        return plan;
+    }
     plan.steps.extend(revisions.steps(set));
 
     let mut by_node: BTreeMap<String, Vec<Arc<Pod>>> = BTreeMap::new();

@@ -4,7 +4,10 @@ use std::{collections::BTreeSet, sync::Arc};
 
 use k8s_openapi::apimachinery::pkg::runtime::RawExtension;
 use serde_json::{Value, json};
-use slipway_api::apps::{ControllerRevision, DaemonSet};
+use slipway_api::{
+    apps::{ControllerRevision, DaemonSet},
+    core::Pod,
+};
 
 use crate::{caches::Caches, deployment::revision::hash, plan::Step, resource::Object};
 
@@ -15,6 +18,9 @@ pub struct Revisions {
     /// Of the present template, as pods carry it.
     pub hash: String,
     current: Option<Arc<ControllerRevision>>,
+    /// Others of the present template, older than the one that is kept.
+    duplicates: Vec<Arc<ControllerRevision>>,
+    pods_of_duplicates: Vec<Arc<Pod>>,
     old: Vec<Arc<ControllerRevision>>,
     in_use: BTreeSet<String>,
 }
@@ -24,12 +30,31 @@ impl Revisions {
         let mut mine = caches.controller_revisions.controlled_by(set.namespace(), set.uid());
         mine.sort_by_key(|revision| revision.revision);
         let data = data(set);
-        let current = mine.iter().position(|revision| revision.data.0 == data).map(|at| mine.remove(at));
+        let (mut duplicates, old): (Vec<_>, Vec<_>) = mine.into_iter().partition(|revision| revision.data.0 == data);
+        let current = duplicates.pop();
         let known = current.as_ref().and_then(|revision| revision.label(HASH_LABEL).map(str::to_owned));
         let collisions = set.status.as_ref().and_then(|status| status.collision_count);
         let pods = caches.pods.controlled_by(set.namespace(), set.uid());
         let in_use = pods.iter().filter_map(|pod| pod.label(HASH_LABEL).map(str::to_owned)).collect();
-        Revisions { hash: known.unwrap_or_else(|| hash(&set.spec.template, collisions)), current, old: mine, in_use }
+        let hash = known.unwrap_or_else(|| hash(&set.spec.template, collisions));
+        let is_of_one = |pod: &Arc<Pod>| {
+            let own = pod.label(HASH_LABEL).filter(|own| *own != hash);
+            own.is_some_and(|own| duplicates.iter().any(|revision| revision.label(HASH_LABEL) == Some(own)))
+        };
+        let pods_of_duplicates = pods.into_iter().filter(is_of_one).collect();
+        Revisions { hash, current, duplicates, pods_of_duplicates, old, in_use }
+    }
+
+    /// One of several revisions of the same template is kept, the newest, and the pods of the others become its own. Until that
+    /// is done they would look outdated.
+    pub fn unite(&self) -> Vec<Step> {
+        let relabelled = self.pods_of_duplicates.iter().filter_map(|pod| {
+            let mut new = Pod::clone(pod);
+            new.metadata.labels.get_or_insert_default().insert(HASH_LABEL.into(), self.hash.clone());
+            Step::update(&**pod, &new)
+        });
+        let duplicates = self.duplicates.iter().filter(|revision| !revision.is_deleted());
+        relabelled.chain(duplicates.map(|revision| Step::delete(&**revision, "another has the same template"))).collect()
     }
 
     /// Records the present template as the newest, and forgets the oldest beyond the limit that no pod is made of.

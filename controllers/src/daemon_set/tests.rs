@@ -115,6 +115,27 @@ fn a_new_template_replaces_pods_one_by_one() {
     assert_eq!(revisions, [2, 3]);
 }
 
+/// The newest is kept, and no pod is replaced for it.
+#[test]
+fn of_revisions_with_one_template_one_is_kept() {
+    let mut world = world();
+    world.converge(&work, &start_pods, &[]);
+    let names = |world: &World| world.list::<Pod>().iter().map(|pod| pod.uid().to_owned()).collect::<Vec<_>>();
+    let before = names(&world);
+    let first = world.list::<slipway_api::apps::ControllerRevision>().remove(0);
+    let mut second = slipway_api::apps::ControllerRevision::clone(&first);
+    second.metadata.name = Some("agent-second".into());
+    second.metadata.uid = Some("second".into());
+    second.metadata.labels.get_or_insert_default().insert(revision::HASH_LABEL.into(), "second".into());
+    second.revision = Some(2);
+    world.put::<slipway_api::apps::ControllerRevision>(&serde_json::to_string(&second).unwrap());
+    world.converge(&work, &start_pods, &[]);
+    let left = world.list::<slipway_api::apps::ControllerRevision>();
+    assert_eq!(left.iter().map(|one| (one.name(), one.revision)).collect::<Vec<_>>(), [("agent-second", Some(2))]);
+    assert!(world.list::<Pod>().iter().all(|pod| pod.label(revision::HASH_LABEL) == Some("second")));
+    assert_eq!(names(&world), before);
+}
+
 #[test]
 fn a_failed_pod_is_replaced_but_not_at_once() {
     let mut world = world();

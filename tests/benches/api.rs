@@ -35,6 +35,8 @@ const SINGLE: usize = 10_000;
 /// Changes that are made one after the other, each waited for at all watchers; and those that are made at once.
 const CHANGES_APART: usize = 100;
 const CHANGES_TOGETHER: usize = 1_000;
+/// API servers let no more than 100 requests be open on one connection.
+const WATCHES_PER_CONNECTION: usize = 50;
 
 struct Arguments {
     /// The lists that are measured have so many pods, growing.
@@ -162,6 +164,8 @@ impl Drop for Server {
 #[derive(Clone)]
 struct Bench {
     client: Client,
+    /// URL, CA and token.
+    place: Arc<[String; 3]>,
     pods: String,
     pids: Arc<[u32]>,
 }
@@ -266,8 +270,13 @@ async fn fan_out(bench: &Bench, watchers: usize) {
     let list: Value = serde_json::from_slice(&list.into_body().collect().await.expect("a list").to_bytes()).expect("JSON");
     let revision = list["metadata"]["resourceVersion"].as_str().expect("a revision").to_owned();
     let (delivered, each) = (Arc::new(Delivered::default()), watchers as u64);
-    let watching: Vec<_> =
-        (0..watchers).map(|_| tokio::spawn(watch(bench.clone(), revision.clone(), Arc::clone(&delivered), each))).collect();
+    let mut watching = vec![];
+    for first in (0..watchers).step_by(WATCHES_PER_CONNECTION) {
+        let own = Bench { client: connect(&bench.place).await, ..bench.clone() };
+        for _ in first..watchers.min(first + WATCHES_PER_CONNECTION) {
+            watching.push(tokio::spawn(watch(own.clone(), revision.clone(), Arc::clone(&delivered), each)));
+        }
+    }
     let change = |index: usize| {
         let change = json!({"metadata": {"annotations": {"bench": index.to_string()}}});
         async move { bench.exchange(Method::PATCH, &bench.pod(index), Some(change)).await }
@@ -298,7 +307,8 @@ async fn fan_out(bench: &Bench, watchers: usize) {
     watching.iter().for_each(tokio::task::JoinHandle::abort);
 }
 
-async fn client(url: &str, ca: &str, token: &str) -> Client {
+/// A connection of its own.
+async fn connect([url, ca, token]: &[String; 3]) -> Client {
     let config = json!({
         "apiVersion": "v1", "kind": "Config", "current-context": "bench",
         "clusters": [{"name": "bench", "cluster": {"server": url, "certificate-authority": ca}}],
@@ -340,21 +350,22 @@ fn pod(index: usize) -> Value {
 }
 
 async fn run(arguments: Arguments) {
-    let (client, server) = match &arguments.url {
+    let (place, server) = match &arguments.url {
         Some(url) => {
-            let ca = arguments.ca.as_deref().expect("--ca names the server's certificate authority");
-            (client(url, ca, arguments.token.as_deref().expect("--token")).await, None)
+            let ca = arguments.ca.clone().expect("--ca names the server's certificate authority");
+            ([url.clone(), ca, arguments.token.clone().expect("--token")], None)
         }
         None => {
             let server = Server::start();
             let ca = server.folder.path().join("ca.pem").to_string_lossy().into_owned();
-            (client(&server.url, &ca, &token(server.folder.path())).await, Some(server))
+            ([server.url.clone(), ca, token(server.folder.path())], Some(server))
         }
     };
     let namespace = format!("slipway-bench-{}", std::process::id());
     let own = format!("/api/v1/namespaces/{namespace}");
     let pids = server.as_ref().map_or(arguments.pids, |server| vec![server.process.id()]);
-    let bench = Bench { client, pods: format!("{own}/pods"), pids: pids.into() };
+    let client = connect(&place).await;
+    let bench = Bench { client, place: place.into(), pods: format!("{own}/pods"), pids: pids.into() };
     let named = json!({"metadata": {"name": namespace}});
     bench.exchange(Method::POST, "/api/v1/namespaces", Some(named)).await;
     // Where a controller makes it, it is there already.

@@ -15,7 +15,7 @@ fn names(list: &Value) -> Vec<&str> {
     list["items"].as_array().unwrap().iter().map(|item| item["metadata"]["name"].as_str().unwrap()).collect()
 }
 
-async fn with_maps(count: usize) -> TestServer {
+pub async fn with_maps(count: usize) -> TestServer {
     let server = TestServer::memory().await;
     for n in 0..count {
         server.post(MAPS, config_map(&format!("m{n:03}"), "1")).await.expect(201);

@@ -1,5 +1,6 @@
 //! Watches as the conformance suite follows them, and streaming lists.
 
+use crate::lists::with_maps;
 use rand::RngExt;
 use serde_json::{Value, json};
 use slipway_tests::{TestServer, Watch, config_map};
@@ -165,14 +166,6 @@ async fn all_watches_see_one_order() {
     }
     stop.store(true, Ordering::Relaxed);
     producer.await.unwrap();
-}
-
-async fn with_maps(count: usize) -> TestServer {
-    let server = TestServer::memory().await;
-    for n in 0..count {
-        server.post(MAPS, config_map(&format!("m{n:03}"), "1")).await.expect(201);
-    }
-    server
 }
 
 /// A streaming list: what exists, a bookmark that says so, then what happens.

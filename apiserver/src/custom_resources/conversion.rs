@@ -3,6 +3,7 @@
 
 use crate::admission::webhook::Target;
 use crate::http::error::{Invalid, Status};
+use crate::openapi::go_type_of;
 use crate::server::ApiServer;
 use crate::verbs::object_meta;
 use http::StatusCode;
@@ -195,7 +196,7 @@ fn restored(original: &Value, given: &Value) -> Result<Value, String> {
         return Err(if given.is_null() {
             "missing metadata in converted object".into()
         } else {
-            format!("invalid metadata of type {} in converted object", go_type(given))
+            format!("invalid metadata of type {} in converted object", go_type_of(given))
         });
     };
     let mut metadata = original.as_object().cloned().unwrap_or_default();
@@ -208,7 +209,7 @@ fn restored(original: &Value, given: &Value) -> Result<Value, String> {
                 check(field, texts, metadata.get(field))?;
                 metadata.insert(field.into(), Value::Object(texts.clone()));
             }
-            Some(other) => return Err(format!("invalid metadata.{field} of type {} in converted object", go_type(other))),
+            Some(other) => return Err(format!("invalid metadata.{field} of type {} in converted object", go_type_of(other))),
         }
     }
     Ok(Value::Object(metadata))
@@ -216,7 +217,7 @@ fn restored(original: &Value, given: &Value) -> Result<Value, String> {
 
 fn check(field: &str, texts: &Map<String, Value>, before: Option<&Value>) -> Result<(), String> {
     if let Some((name, other)) = texts.iter().find(|(_, value)| !value.is_string()) {
-        return Err(format!("metadata.{field}[{name}] must be a string, but is {} in converted object", go_type(other)));
+        return Err(format!("metadata.{field}[{name}] must be a string, but is {} in converted object", go_type_of(other)));
     }
     if before.and_then(Value::as_object) == Some(texts) {
         return Ok(());
@@ -231,19 +232,6 @@ fn check(field: &str, texts: &Map<String, Value>, before: Option<&Value>) -> Res
         [] => Ok(()),
         [one] => Err(one.clone()),
         many => Err(format!("[{}]", many.join(", "))),
-    }
-}
-
-/// What Go calls the type of a value that it decoded.
-fn go_type(value: &Value) -> &'static str {
-    match value {
-        Value::Null => "<nil>",
-        Value::Bool(_) => "bool",
-        Value::Number(number) if number.is_f64() => "float64",
-        Value::Number(_) => "int64",
-        Value::String(_) => "string",
-        Value::Array(_) => "[]interface {}",
-        Value::Object(_) => "map[string]interface {}",
     }
 }
 

@@ -43,7 +43,7 @@ impl Conform<'_> {
         let mut findings = self.duplicates;
         findings.append(&mut walk.unknown);
         if let (Some(body), 2.., FieldValidation::Warn | FieldValidation::Strict) = (self.json, findings.len(), self.validation) {
-            findings = super::decode::in_document_order(body, &findings);
+            findings = super::read::in_document_order(body, &findings);
         }
         match self.validation {
             FieldValidation::Ignore => Ok(vec![]),
@@ -51,6 +51,19 @@ impl Conform<'_> {
             FieldValidation::Strict if findings.is_empty() => Ok(vec![]),
             FieldValidation::Strict => Err(refuse(&format!("strict decoding error: {}", findings.join(", ")))),
         }
+    }
+}
+
+/// What Go calls the type of a value that it decoded without a schema.
+pub fn go_type_of(value: &Value) -> &'static str {
+    match value {
+        Value::Null => "<nil>",
+        Value::Bool(_) => "bool",
+        Value::Number(number) if number.is_f64() => "float64",
+        Value::Number(_) => "int64",
+        Value::String(_) => "string",
+        Value::Array(_) => "[]interface {}",
+        Value::Object(_) => "map[string]interface {}",
     }
 }
 

@@ -10,14 +10,15 @@ mod facts;
 mod kubectl;
 pub mod operations;
 mod protobuf;
+mod read;
 pub mod rules;
 pub mod schema;
 mod serve;
 mod twice;
 
-pub use conform::word;
-pub(crate) use decode::{DEPTH_MAX, read_document, read_json_document, read_yaml_document};
+pub use conform::{go_type_of, word};
 pub use decode::{Expected, decode, decode_as};
+pub(crate) use read::{DEPTH_MAX, read_document, read_json_document, read_yaml_document};
 pub use schema::Schema;
 pub use serve::{Cache, respond};
 pub(crate) use twice::keys as keys_that_stand_twice;

@@ -3,6 +3,7 @@
 use super::element::Element;
 use super::schema::{Fields, Items, Schema};
 use super::structural::Scalar;
+use crate::openapi::go_type_of;
 use serde_json::{Map, Value};
 use std::collections::BTreeSet;
 
@@ -98,7 +99,7 @@ impl Check {
         match (scalar, value) {
             (Scalar::Text, Value::String(_)) | (Scalar::Number, Value::Number(_)) | (Scalar::Bool, Value::Bool(_)) => {}
             (Scalar::Untyped, Value::String(_) | Value::Number(_) | Value::Bool(_)) => {}
-            (Scalar::Number, _) => self.find(&format!("expected numeric (int or float), got {}", go_type(value))),
+            (Scalar::Number, _) => self.find(&format!("expected numeric (int or float), got {}", go_type_of(value))),
             (Scalar::Text, _) => {
                 let shown = if value.is_string() { value.to_string() } else { in_go(value) };
                 self.find(&format!("expected string, got &value.valueUnstructured{{Value:{shown}}}"));
@@ -106,18 +107,6 @@ impl Check {
             (Scalar::Bool, _) => self.find(&format!("expected boolean, got &{{{}}}", in_go(value))),
             (Scalar::Untyped, _) => self.find(&format!("expected any scalar, got &{{{}}}", in_go(value))),
         }
-    }
-}
-
-fn go_type(value: &Value) -> &'static str {
-    match value {
-        Value::Null => "<nil>",
-        Value::Bool(_) => "bool",
-        Value::Number(number) if number.is_f64() => "float64",
-        Value::Number(_) => "int64",
-        Value::String(_) => "string",
-        Value::Array(_) => "[]interface {}",
-        Value::Object(_) => "map[string]interface {}",
     }
 }
 

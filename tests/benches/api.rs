@@ -253,16 +253,20 @@ impl Delivered {
     }
 }
 
-async fn watch(bench: Bench, revision: String, delivered: Arc<Delivered>, every: u64) {
+async fn watch(bench: &Bench, revision: &str, delivered: Arc<Delivered>, every: u64) -> tokio::task::JoinHandle<()> {
     let path = format!("{}?watch=1&resourceVersion={revision}", bench.pods);
-    let mut body = bench.send(Method::GET, &path, None).await.into_body().into_data_stream();
-    while let Ok(Some(chunk)) = body.try_next().await {
-        let lines = chunk.iter().filter(|byte| **byte == b'\n').count() as u64;
-        let before = delivered.count.fetch_add(lines, Ordering::AcqRel);
-        if before / every != (before + lines) / every {
-            delivered.some.notify_one();
+    let answer = bench.send(Method::GET, &path, None).await;
+    assert!(answer.status().is_success(), "a watch is answered with {}", answer.status());
+    let mut body = answer.into_body().into_data_stream();
+    tokio::spawn(async move {
+        while let Ok(Some(chunk)) = body.try_next().await {
+            let lines = chunk.iter().filter(|byte| **byte == b'\n').count() as u64;
+            let before = delivered.count.fetch_add(lines, Ordering::AcqRel);
+            if before / every != (before + lines) / every {
+                delivered.some.notify_one();
+            }
         }
-    }
+    })
 }
 
 async fn fan_out(bench: &Bench, watchers: usize) {
@@ -270,13 +274,14 @@ async fn fan_out(bench: &Bench, watchers: usize) {
     let list: Value = serde_json::from_slice(&list.into_body().collect().await.expect("a list").to_bytes()).expect("JSON");
     let revision = list["metadata"]["resourceVersion"].as_str().expect("a revision").to_owned();
     let (delivered, each) = (Arc::new(Delivered::default()), watchers as u64);
-    let mut watching = vec![];
-    for first in (0..watchers).step_by(WATCHES_PER_CONNECTION) {
-        let own = Bench { client: connect(&bench.place).await, ..bench.clone() };
-        for _ in first..watchers.min(first + WATCHES_PER_CONNECTION) {
-            watching.push(tokio::spawn(watch(own.clone(), revision.clone(), Arc::clone(&delivered), each)));
-        }
+    let mut connections = vec![];
+    for _ in (0..watchers).step_by(WATCHES_PER_CONNECTION) {
+        connections.push(Bench { client: connect(&bench.place).await, ..bench.clone() });
     }
+    // No more at once than an API server lets one client begin.
+    let opening = (0..watchers)
+        .map(|watcher| watch(&connections[watcher / WATCHES_PER_CONNECTION], &revision, Arc::clone(&delivered), each));
+    let watching: Vec<_> = futures::stream::iter(opening).buffer_unordered(IN_FLIGHT).collect().await;
     let change = |index: usize| {
         let change = json!({"metadata": {"annotations": {"bench": index.to_string()}}});
         async move { bench.exchange(Method::PATCH, &bench.pod(index), Some(change)).await }

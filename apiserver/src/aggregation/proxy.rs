@@ -8,7 +8,7 @@ use crate::http::authenticate::{PeerAddress, User};
 use crate::http::error::Status;
 use crate::http::request_info::RequestInfo;
 use crate::server::ApiServer;
-use crate::subresources::stream::{asks_for_upgrade, tunnel};
+use crate::subresources::stream::{asks_for_upgrade, join};
 use axum::body::Body;
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
@@ -114,7 +114,7 @@ pub(crate) async fn forward(
         }
     };
     match client {
-        Some(client) if answer.status() == StatusCode::SWITCHING_PROTOCOLS => Ok(join(server, client, answer)),
+        Some(client) if answer.status() == StatusCode::SWITCHING_PROTOCOLS => Ok(switched(server, client, answer).await),
         _ => Ok(pass_back(server, answer)),
     }
 }
@@ -203,22 +203,12 @@ fn identify(headers: &mut HeaderMap, user: &User) -> Result<(), String> {
     Ok(())
 }
 
-/// Joins the two connections byte by byte, until one of them ends.
-fn join(server: &Arc<ApiServer>, client: OnUpgrade, mut answer: Response<Incoming>) -> Response {
-    let backend = hyper::upgrade::on(&mut answer);
-    let server = Arc::clone(server);
-    tokio::spawn(async move {
-        let joined = async {
-            match backend.await {
-                Ok(backend) => tunnel(client, backend).await,
-                Err(error) => tracing::debug!(%error, "an extension server did not go on with an upgrade"),
-            }
-        };
-        tokio::select! {
-            () = joined => {}
-            () = server.closing() => {}
-        }
-    });
+/// Tells the client that the extension server has switched protocols, and joins the two.
+async fn switched(server: &Arc<ApiServer>, client: OnUpgrade, mut answer: Response<Incoming>) -> Response {
+    match hyper::upgrade::on(&mut answer).await {
+        Ok(backend) => join(server, client, backend),
+        Err(error) => return refused(StatusCode::SERVICE_UNAVAILABLE, &format!("error trying to reach service: {error}")),
+    }
     let (mut parts, _) = answer.into_parts();
     parts.extensions.insert(Proxied);
     Response::from_parts(parts, Body::empty())

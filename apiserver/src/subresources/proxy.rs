@@ -8,7 +8,7 @@ use crate::http::error::Status;
 use crate::server::find;
 use crate::stored;
 use crate::subresources::node_agent::{Agent, exchange, no_addresses};
-use crate::subresources::stream::{asks_for_upgrade, tunnel};
+use crate::subresources::stream::{asks_for_upgrade, join};
 use crate::verbs;
 use axum::body::Body;
 use axum::response::{IntoResponse, Response};
@@ -17,7 +17,6 @@ use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 use serde_json::Value;
-use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpStream;
 
@@ -126,33 +125,24 @@ async fn send(mut call: Call, backend: Backend) -> Result<Response, Status> {
         Backend::Agent(agent) => call.server.agents.send(&agent, request).await?,
         Backend::Address(address) => send_to(&address, request).await?,
     };
-    let joined = match client {
-        Some(client) if answer.status() == StatusCode::SWITCHING_PROTOCOLS => Some((client, hyper::upgrade::on(&mut answer))),
-        _ => None,
+    let switched = match client {
+        Some(client) if answer.status() == StatusCode::SWITCHING_PROTOCOLS => {
+            let backend = hyper::upgrade::on(&mut answer).await.map_err(|error| unreachable(&error))?;
+            join(&call.server, client, backend);
+            true
+        }
+        _ => false,
     };
     let (mut parts, body) = answer.into_parts();
     // What a pod answers is shown under the API's own origin: it must not act there as a page of ours.
     parts.headers.insert(header::CONTENT_SECURITY_POLICY, http::HeaderValue::from_static("sandbox"));
     parts.headers.remove(header::SET_COOKIE);
-    let Some((client, backend)) = joined else {
-        parts.headers.remove(header::CONNECTION);
-        parts.headers.remove(header::TRANSFER_ENCODING);
-        return Ok(Response::from_parts(parts, Body::new(body)).into_response());
-    };
-    let server = Arc::clone(&call.server);
-    tokio::spawn(async move {
-        let joined = async {
-            match backend.await {
-                Ok(backend) => tunnel(client, backend).await,
-                Err(error) => tracing::debug!(%error, "a proxied connection did not go on with its upgrade"),
-            }
-        };
-        tokio::select! {
-            () = joined => {}
-            () = server.closing() => {}
-        }
-    });
-    Ok(Response::from_parts(parts, Body::empty()))
+    if switched {
+        return Ok(Response::from_parts(parts, Body::empty()));
+    }
+    parts.headers.remove(header::CONNECTION);
+    parts.headers.remove(header::TRANSFER_ENCODING);
+    Ok(Response::from_parts(parts, Body::new(body)).into_response())
 }
 
 async fn send_to(address: &str, mut request: Request<Body>) -> Result<Response<Incoming>, Status> {

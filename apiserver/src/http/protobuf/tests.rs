@@ -63,9 +63,6 @@ fn what_is_not_protobuf_is_refused() {
     assert!((5..cut.len() - 6).all(|len| read(&cut[..len]).is_err() || read(&cut[..len]).unwrap().is_object()));
 }
 
-/// Fields whose types have no fields: of those a schema says no more than that they are objects.
-const WITHOUT_FIELDS: [&str; 3] = ["all", "basic", "single"];
-
 /// A value in which every field is set that the schema knows; `seen` ends what goes round: the types that it is within.
 fn full(schema: Schema, seen: &mut Vec<u32>) -> Value {
     if let Shape::Type(number) = schema.shape() {
@@ -88,10 +85,7 @@ fn full(schema: Schema, seen: &mut Vec<u32>) -> Value {
         Shape::IntOrText => "50%".into(),
         Shape::Any | Shape::TypeOrOther(_) => json!({"type": "string"}),
         Shape::Type(_) => {
-            let fields = schema.fields().map(|(name, field)| {
-                let empty = *field.shape() == Shape::Any && WITHOUT_FIELDS.contains(&name);
-                (name.to_owned(), if empty { json!({}) } else { full(field, seen) })
-            });
+            let fields = schema.fields().map(|(name, field)| (name.to_owned(), full(field, seen)));
             let fields = fields.filter(|(_, value)| !value.is_null()).collect();
             seen.pop();
             Value::Object(fields)

@@ -12,14 +12,16 @@ use super::node_agent::{Agent, agent_of, container, path, pod_of, unreachable};
 use crate::http::Call;
 use crate::http::error::Status;
 use crate::http::websocket;
+use crate::server::ApiServer;
 use axum::body::Body;
 use axum::extract::ws::{Message, WebSocket};
 use axum::response::Response;
 use bytes::Bytes;
 use futures::{SinkExt, StreamExt};
 use http::{HeaderMap, HeaderName, Request, StatusCode, header};
-use hyper::upgrade::OnUpgrade;
+use hyper::upgrade::{OnUpgrade, Upgraded};
 use hyper_util::rt::TokioIo;
+use std::sync::Arc;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 /// A port forward as kubectl does it since 1.31: a SPDY connection inside of a WebSocket (KEP-4006).
@@ -69,13 +71,7 @@ pub async fn handle(mut call: Call) -> Result<Response, Status> {
     }
     let backend = hyper::upgrade::on(&mut answer);
     let backend = backend.await.map_err(|error| unreachable(&agent.node, &error.to_string()))?;
-    let server = std::sync::Arc::clone(&call.server);
-    tokio::spawn(async move {
-        tokio::select! {
-            () = tunnel(client, backend) => {}
-            () = server.closing() => {}
-        }
-    });
+    join(&call.server, client, backend);
     let (parts, _) = answer.into_parts();
     Ok(Response::from_parts(parts, Body::empty()))
 }
@@ -143,7 +139,7 @@ async fn carry(socket: WebSocket, backend: TokioIo<hyper::upgrade::Upgraded>) {
 }
 
 /// Joins the two until one of them ends.
-pub(crate) async fn tunnel(client: OnUpgrade, backend: hyper::upgrade::Upgraded) {
+async fn tunnel(client: OnUpgrade, backend: Upgraded) {
     let client = match client.await {
         Ok(client) => client,
         Err(error) => {
@@ -156,6 +152,17 @@ pub(crate) async fn tunnel(client: OnUpgrade, backend: hyper::upgrade::Upgraded)
     if let Err(error) = tokio::io::copy_bidirectional_with_sizes(&mut client, &mut backend, size, size).await {
         tracing::debug!(%error, "a tunnel broke");
     }
+}
+
+/// Joins a client with a backend that has switched protocols, byte by byte, until one of them or the server ends.
+pub(crate) fn join(server: &Arc<ApiServer>, client: OnUpgrade, backend: Upgraded) {
+    let server = Arc::clone(server);
+    tokio::spawn(async move {
+        tokio::select! {
+            () = tunnel(client, backend) => {}
+            () = server.closing() => {}
+        }
+    });
 }
 
 pub(crate) fn asks_for_upgrade(headers: &HeaderMap) -> bool {

@@ -166,7 +166,11 @@ struct Bench {
     client: Client,
     /// URL, CA and token.
     place: Arc<[String; 3]>,
-    pods: String,
+    /// The path of those that are made and read.
+    objects: String,
+    /// What they are called in the figures, and the one of a number.
+    kind: &'static str,
+    one: fn(usize) -> Value,
     pids: Arc<[u32]>,
 }
 
@@ -196,8 +200,8 @@ impl Bench {
         bytes.len()
     }
 
-    fn pod(&self, index: usize) -> String {
-        format!("{}/pod-{index}", self.pods)
+    fn path(&self, index: usize) -> String {
+        format!("{}/pod-{index}", self.objects)
     }
 
     fn cpu(&self) -> f64 {
@@ -226,7 +230,12 @@ impl Bench {
             false => format!(", {:.0} µs of the server's CPU each", (self.cpu() - cpu) / times.len() as f64 * 1e6),
             true => String::new(),
         };
-        println!("api: {what}: {rate:.0}/s, p50 {:.1} ms, p99 {:.1} ms, {megabytes:.1} MB/s{each}", at(50), at(99));
+        println!(
+            "api: {}: {what}: {rate:.0}/s, p50 {:.1} ms, p99 {:.1} ms, {megabytes:.1} MB/s{each}",
+            self.kind,
+            at(50),
+            at(99)
+        );
     }
 }
 
@@ -254,7 +263,7 @@ impl Delivered {
 }
 
 async fn watch(bench: &Bench, revision: &str, delivered: Arc<Delivered>, every: u64) -> tokio::task::JoinHandle<()> {
-    let path = format!("{}?watch=1&resourceVersion={revision}", bench.pods);
+    let path = format!("{}?watch=1&resourceVersion={revision}", bench.objects);
     let answer = bench.send(Method::GET, &path, None).await;
     assert!(answer.status().is_success(), "a watch is answered with {}", answer.status());
     let mut body = answer.into_body().into_data_stream();
@@ -270,7 +279,7 @@ async fn watch(bench: &Bench, revision: &str, delivered: Arc<Delivered>, every: 
 }
 
 async fn fan_out(bench: &Bench, watchers: usize) {
-    let list = bench.send(Method::GET, &format!("{}?limit=1", bench.pods), None).await;
+    let list = bench.send(Method::GET, &format!("{}?limit=1", bench.objects), None).await;
     let list: Value = serde_json::from_slice(&list.into_body().collect().await.expect("a list").to_bytes()).expect("JSON");
     let revision = list["metadata"]["resourceVersion"].as_str().expect("a revision").to_owned();
     let (delivered, each) = (Arc::new(Delivered::default()), watchers as u64);
@@ -283,8 +292,9 @@ async fn fan_out(bench: &Bench, watchers: usize) {
         .map(|watcher| watch(&connections[watcher / WATCHES_PER_CONNECTION], &revision, Arc::clone(&delivered), each));
     let watching: Vec<_> = futures::stream::iter(opening).buffer_unordered(IN_FLIGHT).collect().await;
     let change = |index: usize| {
-        let change = json!({"metadata": {"annotations": {"bench": index.to_string()}}});
-        async move { bench.exchange(Method::PATCH, &bench.pod(index), Some(change)).await }
+        // Of each round its own, or nothing would change in the second.
+        let change = json!({"metadata": {"annotations": {"bench": format!("{index} of {watchers}")}}});
+        async move { bench.exchange(Method::PATCH, &bench.path(index), Some(change)).await }
     };
     // The first change finds all watches open.
     change(0).await;
@@ -308,7 +318,7 @@ async fn fan_out(bench: &Bench, watchers: usize) {
     let (seconds, deliveries) = (start.elapsed().as_secs_f64(), (CHANGES_TOGETHER * watchers) as f64);
     let used = (bench.cpu() - cpu) / deliveries * 1e6;
     let used = if !bench.pids.is_empty() { format!(", {used:.1} µs of the server's CPU each") } else { String::new() };
-    println!("api: watch: {:.0} deliveries/s to {watchers} watchers{used}", deliveries / seconds);
+    println!("api: {}: watch: {:.0} deliveries/s to {watchers} watchers{used}", bench.kind, deliveries / seconds);
     watching.iter().for_each(tokio::task::JoinHandle::abort);
 }
 
@@ -370,7 +380,7 @@ async fn run(arguments: Arguments) {
     let own = format!("/api/v1/namespaces/{namespace}");
     let pids = server.as_ref().map_or(arguments.pids, |server| vec![server.process.id()]);
     let client = connect(&place).await;
-    let bench = Bench { client, place: place.into(), pods: format!("{own}/pods"), pids: pids.into() };
+    let bench = Bench { client, place: place.into(), objects: format!("{own}/pods"), kind: "pods", one: pod, pids: pids.into() };
     let named = json!({"metadata": {"name": namespace}});
     bench.exchange(Method::POST, "/api/v1/namespaces", Some(named)).await;
     // Where a controller makes it, it is there already.
@@ -379,7 +389,7 @@ async fn run(arguments: Arguments) {
 
     let mut made = 0;
     for (round, pods) in arguments.pods.iter().map(|pods| (*pods).max(1 + CHANGES_APART + CHANGES_TOGETHER)).enumerate() {
-        let create = |index: usize| bench.exchange(Method::POST, &bench.pods, Some(pod(index)));
+        let create = |index: usize| bench.exchange(Method::POST, &bench.objects, Some((bench.one)(index)));
         bench.measure(&format!("create, {IN_FLIGHT} at a time"), IN_FLIGHT, (made..pods).map(create)).await;
         made = pods;
         if round == 0 {
@@ -395,24 +405,88 @@ async fn run(arguments: Arguments) {
             for watchers in &arguments.watchers {
                 fan_out(&bench, *watchers).await;
             }
+            custom(&bench, &namespace, pods, arguments.watchers.first().copied()).await;
         }
     }
     if server.is_none() {
-        bench.exchange(Method::DELETE, &format!("{}?gracePeriodSeconds=0", bench.pods), None).await;
+        bench.exchange(Method::DELETE, &format!("{}?gracePeriodSeconds=0", bench.objects), None).await;
         bench.exchange(Method::DELETE, &own, None).await;
     }
 }
 
+/// The same of a custom kind whose objects are as large: they shall be as fast as built-in ones.
+async fn custom(pods: &Bench, namespace: &str, count: usize, watchers: Option<usize>) {
+    const DEFINITIONS: &str = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions";
+    const NAME: &str = "shops.bench.slipway.test";
+    pods.exchange(Method::POST, DEFINITIONS, Some(definition(NAME))).await;
+    let objects = format!("/apis/bench.slipway.test/v1/namespaces/{namespace}/shops");
+    let custom = Bench { objects, kind: "custom", one: shop, ..pods.clone() };
+    // Served a moment after it is made.
+    while !custom.send(Method::GET, &custom.objects, None).await.status().is_success() {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    let create = |index: usize| custom.exchange(Method::POST, &custom.objects, Some(shop(index)));
+    custom.measure(&format!("create, {IN_FLIGHT} at a time"), IN_FLIGHT, (0..count).map(create)).await;
+    singly(&custom, count.min(SINGLE)).await;
+    lists(&custom, count).await;
+    if let Some(watchers) = watchers {
+        fan_out(&custom, watchers).await;
+    }
+    pods.exchange(Method::DELETE, &format!("{DEFINITIONS}/{NAME}"), None).await;
+}
+
+/// With a schema for all that [`shop`] has.
+fn definition(name: &str) -> Value {
+    fn schema(value: &Value) -> Value {
+        match value {
+            Value::Object(fields) => {
+                let properties: serde_json::Map<String, Value> =
+                    fields.iter().map(|(name, value)| (name.clone(), schema(value))).collect();
+                json!({"type": "object", "properties": properties})
+            }
+            Value::Array(items) => {
+                let item = items.iter().map(schema).reduce(|mut all, more| {
+                    if let (Some(all), Some(more)) = (all["properties"].as_object_mut(), more["properties"].as_object()) {
+                        all.extend(more.clone());
+                    }
+                    all
+                });
+                json!({"type": "array", "items": item.unwrap_or(json!({"type": "string"}))})
+            }
+            Value::Bool(_) => json!({"type": "boolean"}),
+            Value::Number(_) => json!({"type": "integer"}),
+            _ => json!({"type": "string"}),
+        }
+    }
+    json!({
+        "apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition", "metadata": {"name": name},
+        "spec": {
+            "group": "bench.slipway.test", "scope": "Namespaced",
+            "names": {"kind": "Shop", "plural": "shops", "singular": "shop"},
+            "versions": [{"name": "v1", "served": true, "storage": true, "schema": {"openAPIV3Schema": {
+                "type": "object", "properties": {"spec": schema(&pod(0)["spec"])},
+            }}}],
+        },
+    })
+}
+
+fn shop(index: usize) -> Value {
+    let mut shop = pod(index);
+    shop["apiVersion"] = json!("bench.slipway.test/v1");
+    shop["kind"] = json!("Shop");
+    shop
+}
+
 async fn singly(bench: &Bench, pods: usize) {
-    let paths: Vec<String> = (0..pods).map(|index| bench.pod(index)).collect();
-    let list = bench.send(Method::GET, &bench.pods, None).await.into_body().collect().await.expect("a list").to_bytes();
+    let paths: Vec<String> = (0..pods).map(|index| bench.path(index)).collect();
+    let list = bench.send(Method::GET, &bench.objects, None).await.into_body().collect().await.expect("a list").to_bytes();
     let list: Value = serde_json::from_slice(&list).expect("JSON");
     let mut all = list["items"].as_array().expect("pods").clone();
     drop(list);
     all.truncate(pods);
     let updates = all.into_iter().map(|mut pod| {
         pod["metadata"]["annotations"]["updated"] = json!("yes");
-        let path = format!("{}/{}", bench.pods, pod["metadata"]["name"].as_str().expect("a name"));
+        let path = format!("{}/{}", bench.objects, pod["metadata"]["name"].as_str().expect("a name"));
         async move { bench.exchange(Method::PUT, &path, Some(pod)).await }
     });
     bench.measure(&format!("update, {IN_FLIGHT} at a time"), IN_FLIGHT, updates).await;
@@ -424,14 +498,14 @@ async fn singly(bench: &Bench, pods: usize) {
 
 async fn lists(bench: &Bench, pods: usize) {
     let list = |encoding: &'static str, query: &str| {
-        let path = format!("{}{query}", bench.pods);
+        let path = format!("{}{query}", bench.objects);
         async move { bench.exchange_accepting(encoding, Method::GET, &path, None).await }
     };
-    bench.measure(&format!("list of {pods} pods"), 1, (0..LISTS).map(|_| list("identity", ""))).await;
+    bench.measure(&format!("list of {pods}"), 1, (0..LISTS).map(|_| list("identity", ""))).await;
     let cached = (0..LISTS).map(|_| list("identity", "?resourceVersion=0"));
-    bench.measure(&format!("list of {pods} pods, cached"), 1, cached).await;
-    bench.measure(&format!("list of {pods} pods, gzip, the first"), 1, (0..1).map(|_| list("gzip", ""))).await;
-    bench.measure(&format!("list of {pods} pods, gzip, again"), 1, (0..LISTS).map(|_| list("gzip", ""))).await;
+    bench.measure(&format!("list of {pods}, cached"), 1, cached).await;
+    bench.measure(&format!("list of {pods}, gzip, the first"), 1, (0..1).map(|_| list("gzip", ""))).await;
+    bench.measure(&format!("list of {pods}, gzip, again"), 1, (0..LISTS).map(|_| list("gzip", ""))).await;
 }
 
 fn main() {

@@ -12,7 +12,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-fn clients() -> PathBuf {
+/// Where `./dev e2e` puts clients that are not on the path.
+pub fn clients() -> PathBuf {
     PathBuf::from(
         std::env::var("SLIPWAY_CLIENTS").expect("SLIPWAY_CLIENTS names the folder of the clients (./dev e2e installs them)"),
     )

@@ -10,6 +10,7 @@ mod conversation;
 mod dashboard;
 mod emulator;
 mod features;
+mod helm;
 mod jobs;
 mod kubectl;
 mod kubectl_suite;

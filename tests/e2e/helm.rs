@@ -68,16 +68,12 @@ fn a_chart_is_installed_upgraded_and_rolled_back() {
 }
 
 fn install(cluster: &Cluster) {
-    // Rendered with what the cluster says of itself; nothing is written, not even the kind's definition.
-    let rendered = helm(cluster, &["install", RELEASE, "chart", "--dry-run=server", "--skip-crds"]);
-    assert!(rendered.contains("account: \"default\"") && rendered.contains("served: \"true\""), "{rendered}");
-    assert_eq!(cluster.get(&format!("configmap/{RELEASE}"), "{.data}"), "");
-
     let said = helm(cluster, &["install", RELEASE, "chart", "--wait", "--timeout", "2m"]);
     assert!(said.contains("STATUS: deployed") && said.contains("pier greets with hello."), "{said}");
     assert_eq!(cluster.get(&format!("deployment/{RELEASE}"), "{.status.readyReplicas}"), "1");
     assert_eq!(cluster.get(&format!("job/{RELEASE}-before"), "{.status.succeeded}"), "1");
     assert_eq!(cluster.get(&format!("buoy/{RELEASE}"), "{.spec.lights}"), r#"["north","hello"]"#);
+    assert_eq!(cluster.get(&format!("configmap/{RELEASE}"), "{.data.served}"), "true");
     let version: Value = serde_json::from_str(&cluster.ok(&["version", "-o", "json"])).expect("JSON");
     assert_eq!(
         cluster.get(&format!("configmap/{RELEASE}"), "{.data.version}"),
@@ -97,6 +93,10 @@ fn install(cluster: &Cluster) {
 }
 
 fn upgrade_over_a_change(cluster: &Cluster) {
+    // Rendered with what the cluster says of itself; nothing is written.
+    let rendered = helm(cluster, &["upgrade", RELEASE, "chart", "--dry-run=server", "--set", "greeting=ahoy"]);
+    assert!(rendered.contains("account: \"default\"") && rendered.contains("greeting: \"ahoy\""), "{rendered}");
+    assert_eq!(cluster.get(&format!("configmap/{RELEASE}"), "{.data.greeting}"), "hello");
     // Helm merges three ways: what it does not change stays as somebody else left it.
     cluster.ok(&["annotate", "deployment", RELEASE, "example.test/looked-after-by=somebody"]);
     cluster.ok(&["set", "env", "deployment", RELEASE, "EXTRA=1"]);
@@ -113,7 +113,7 @@ fn upgrade_over_a_change(cluster: &Cluster) {
 }
 
 fn what_fails_is_taken_back(cluster: &Cluster) {
-    let refused = run(cluster, &["upgrade", RELEASE, "chart", "--set", "colour=blue"]);
+    let refused = run(cluster, &["upgrade", RELEASE, "chart", "--set", "greeting=moin,replicas=2,colour=blue"]);
     let why = r#"spec.colour: Unsupported value: "blue": supported values: "red", "green""#;
     assert!(!refused.status.success() && text(&refused).contains(why), "{}", text(&refused));
     assert_eq!(history(cluster), ["1 superseded", "2 deployed", "3 failed"]);

@@ -15,6 +15,10 @@ use anyhow::{Context, Result};
 use clap::Parser;
 use cli::{Cli, Command};
 
+/// An API server makes and drops many small pieces of JSON on all its threads: see `docs/decisions/0149-the-allocator.md`.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> Result<()> {
     let cli = Cli::parse();
     rustls::crypto::aws_lc_rs::default_provider().install_default().ok();

@@ -120,20 +120,26 @@ pub fn encode(object: &Value) -> Bytes {
         if bytes.len() > 1 {
             bytes.push(b',');
         }
-        write(bytes, &Value::from(name));
-        bytes.push(b':');
-        write(bytes, value);
+        write_field(bytes, name, value);
     };
     for name in ["kind", "apiVersion"] {
         if let Some(value) = map.get(name) {
             field(&mut bytes, name, value);
         }
     }
-    let mut metadata = map.get("metadata").cloned().unwrap_or_else(|| Value::Object(Map::new()));
-    if let Some(metadata) = metadata.as_object_mut() {
-        metadata.retain(|field, _| field != "resourceVersion");
+    if bytes.len() > 1 {
+        bytes.push(b',');
     }
-    field(&mut bytes, "metadata", &metadata);
+    bytes.extend_from_slice(METADATA);
+    let metadata = map.get("metadata").and_then(Value::as_object).unwrap_or(&empty);
+    let mut first = true;
+    for (name, value) in canonical::in_order(metadata).into_iter().filter(|(name, _)| *name != "resourceVersion") {
+        if !std::mem::take(&mut first) {
+            bytes.push(b',');
+        }
+        write_field(&mut bytes, name, value);
+    }
+    bytes.push(b'}');
     for (name, value) in
         canonical::in_order(map).into_iter().filter(|(name, _)| !["kind", "apiVersion", "metadata"].contains(&name.as_str()))
     {
@@ -143,7 +149,9 @@ pub fn encode(object: &Value) -> Bytes {
     bytes.into()
 }
 
-fn write(bytes: &mut Vec<u8>, value: &Value) {
+fn write_field(bytes: &mut Vec<u8>, name: &str, value: &Value) {
+    serde_json::to_writer(&mut *bytes, name).expect("a name can always be written to memory");
+    bytes.push(b':');
     serde_json::to_writer(bytes, &Sorted(value)).expect("a JSON value can always be written to memory");
 }
 
@@ -203,19 +211,23 @@ fn attributes(strategy: Option<&dyn Strategy>, key: &str, stored: &[u8]) -> Attr
         #[serde(default)]
         labels: Option<BTreeMap<String, String>>,
     }
-    let selectable = strategy.filter(|strategy| !strategy.selectable().is_empty());
-    let labels = match serde_json::from_slice::<Object>(stored) {
-        Ok(object) => object.metadata.labels.unwrap_or_default(),
-        Err(error) => {
-            tracing::error!(key, %error, "a stored object cannot be read");
-            return Attributes::default();
-        }
+    let unreadable = |error: serde_json::Error| {
+        tracing::error!(key, %error, "a stored object cannot be read");
+        Attributes::default()
     };
+    let selectable = strategy.filter(|strategy| !strategy.selectable().is_empty());
     let asked = strategy.filter(|strategy| facts::are_kept_of(strategy.names()));
     if selectable.is_none() && asked.is_none() {
-        return Attributes { labels, ..Attributes::default() };
+        let labels = serde_json::from_slice(stored).map(|object: Object| object.metadata.labels.unwrap_or_default());
+        return labels.map_or_else(unreadable, |labels| Attributes { labels, ..Attributes::default() });
     }
-    let object = serde_json::from_slice::<Value>(stored).unwrap_or_default();
+    // Read once, for labels and fields.
+    let object: Value = match serde_json::from_slice(stored) {
+        Ok(object) => object,
+        Err(error) => return unreadable(error),
+    };
+    let labels = object["metadata"]["labels"].as_object().into_iter().flatten();
+    let labels = labels.filter_map(|(name, value)| Some((name.clone(), value.as_str()?.to_owned()))).collect();
     let fields = selectable.map(|strategy| strategy.selectable_fields(&object)).unwrap_or_default();
     let facts = asked.and_then(|strategy| facts::facts(strategy.names(), &object));
     Attributes { labels, fields, facts, ..Attributes::default() }

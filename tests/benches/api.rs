@@ -26,6 +26,10 @@ use std::time::{Duration, Instant};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
+/// The binary's own.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// Who asks: somebody with a ClusterRoleBinding, so that RBAC is on the way.
 const USER: &str = "bench";
 const IN_FLIGHT: usize = 32;

@@ -72,8 +72,8 @@ pub fn value(accept: Accept, code: StatusCode, value: &Value) -> Response {
         false => value,
     };
     let written = match accept.media {
-        Media::Json => format!("{value}\n").into(),
-        Media::Yaml => serde_saphyr::to_string(value).unwrap_or_else(|_| format!("{value}\n")).into(),
+        Media::Json => json_line(value),
+        Media::Yaml => serde_saphyr::to_string(value).map_or_else(|_| json_line(value), Bytes::from),
         Media::Protobuf => match protobuf::encode(value) {
             Some(Ok(written)) => written,
             Some(Err(error)) => return Status::internal(&error).into_response(),
@@ -84,6 +84,13 @@ pub fn value(accept: Accept, code: StatusCode, value: &Value) -> Response {
         },
     };
     bytes(accept.media.content_type(), code, written)
+}
+
+/// Straight into bytes: through `Display` it costs three times as much.
+fn json_line(value: &Value) -> Bytes {
+    let mut line = serde_json::to_vec(value).expect("a JSON value can always be written to memory");
+    line.push(b'\n');
+    line.into()
 }
 
 pub fn bytes(content_type: &'static str, code: StatusCode, bytes: Bytes) -> Response {

@@ -59,8 +59,10 @@ pub enum Standing {
     Complete,
     /// These are to be made first.
     Missing(Vec<Step>),
-    /// A claim of an earlier pod has to go before, which is not this controller's business.
+    /// A claim that somebody deleted has to go before.
     InTheWay(String),
+    /// One of an earlier pod has to go before: garbage collection sees to that.
+    Leaving,
 }
 
 pub fn standing(set: &StatefulSet, ordinal: i32, caches: &Caches) -> Standing {
@@ -77,7 +79,7 @@ pub fn standing(set: &StatefulSet, ordinal: i32, caches: &Caches) -> Standing {
         // It belongs to a pod that was one too many, and goes after it.
         let pod = identity::name(set, ordinal);
         if Policy::of(set).deleted_when_scaled && references(&claim).iter().any(|owner| is_pod(owner, &pod)) {
-            return Standing::InTheWay(format!("pvc {name} belongs to a pod that is gone"));
+            return Standing::Leaving;
         }
     }
     if missing.is_empty() { Standing::Complete } else { Standing::Missing(missing) }

@@ -66,6 +66,7 @@ impl Pass<'_> {
         let failed = format!("create Pod {name} in StatefulSet {set} failed error: ");
         match claims::standing(self.set, ordinal, self.caches) {
             Standing::Missing(claims) => self.steps.extend(claims),
+            Standing::Leaving => {}
             Standing::InTheWay(why) => self.steps.push(Step::warning(self.set, "FailedCreate", format!("{failed}{why}"))),
             Standing::Complete => {
                 let revision = self.revision_for(ordinal);

@@ -462,8 +462,16 @@ fn claims_go_with_the_set_or_with_what_is_too_much() {
     edit(&mut world, json!({"replicas": 3}));
     world.step(&Controller, &key(), expect![[r#"
         patch StatefulSet default/db/status {"status":{"availableReplicas":2,"currentReplicas":2,"observedGeneration":4,"readyReplicas":2,"replicas":2,"updatedReplicas":2}}
-        event Warning FailedCreate: create Pod db-2 in StatefulSet db failed error: pvc data-db-2 belongs to a pod that is gone
     "#]]);
+    let terminating = json!({"metadata": {"finalizers": ["test/hold"], "deletionTimestamp": "2026-01-01T00:00:00Z"}});
+    world.edit::<PersistentVolumeClaim>("data-db-2", terminating);
+    world.step(
+        &Controller,
+        &key(),
+        expect![[r#"
+        event Warning FailedCreate: create Pod db-2 in StatefulSet db failed error: pvc data-db-2 is being deleted
+    "#]],
+    );
     world.remove::<PersistentVolumeClaim>(&Key::new("default", "data-db-2"));
     world.converge(&work, &start_pods, &[]);
     assert_eq!(claims(&world), "data-db-0 of StatefulSet db, data-db-1 of StatefulSet db, data-db-2 of StatefulSet db");

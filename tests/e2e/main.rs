@@ -24,5 +24,6 @@ mod rollouts;
 mod scheduling;
 mod service;
 mod simulated;
+mod stateful_sets;
 mod verbs;
 mod walkthrough;

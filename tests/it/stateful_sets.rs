@@ -159,6 +159,12 @@ async fn claims_stay_with_the_names_until_they_are_to_go() {
         assert_eq!(claim["metadata"]["ownerReferences"][0]["uid"], made["metadata"]["uid"]);
     }
 
+    // Templates as they were applied are those that there are, though these have been filled in.
+    let same = cluster.server.patch(DB, json!({"spec": {"volumeClaimTemplates": claim_templates()}})).await.expect(200);
+    assert_eq!(same["metadata"]["generation"], 1);
+    let larger = json!([{"metadata": {"name": "data"}, "spec": {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "2Gi"}}}}]);
+    cluster.server.patch(DB, json!({"spec": {"volumeClaimTemplates": larger}})).await.expect_status(422, "Invalid");
+
     // The claim outlives the pod.
     let pod = format!("{PODS}/db-0");
     let uid = cluster.server.get(&pod).await.expect(200)["metadata"]["uid"].clone();

@@ -136,17 +136,19 @@ impl Writer {
         match result {
             Ok(object) => {
                 let name = object["metadata"]["name"].as_str().unwrap_or_default().to_owned();
-                if let Some(owner) = create.tell {
-                    self.tell(component, *owner, EventKind::Normal, "SuccessfulCreate", format!("Created {kind}: {name}"));
+                if let Some(tell) = create.tell {
+                    let message = tell.words.map_or_else(|| format!("Created {kind}: {name}"), |words| words.done);
+                    self.tell(component, tell.owner, EventKind::Normal, "SuccessfulCreate", message);
                 }
                 let write = wrote(create.resource, Key::new(create.namespace, name), &object);
                 (Done::Yes, Some(write))
             }
             Err(error) => {
                 let done = classify(error, "FailedCreate");
-                if let (Done::Failed(failure), Some(owner)) = (&done, create.tell) {
-                    let message = format!("Error creating: {}", failure.message);
-                    self.tell(component, *owner, EventKind::Warning, "FailedCreate", message);
+                if let (Done::Failed(failure), Some(tell)) = (&done, create.tell) {
+                    let words = tell.words.map_or_else(|| "Error creating: ".to_owned(), |words| words.failed);
+                    let message = format!("{words}{}", failure.message);
+                    self.tell(component, tell.owner, EventKind::Warning, "FailedCreate", message);
                 }
                 (done, None)
             }
@@ -170,9 +172,10 @@ impl Writer {
         let gone = Write::Deleted { resource: delete.resource, key: delete.key.clone(), uid: delete.uid };
         match result {
             Ok(_) => {
-                if let Some(owner) = delete.tell {
-                    let message = format!("Deleted {kind}: {}", delete.key.name);
-                    self.tell(component, *owner, EventKind::Normal, "SuccessfulDelete", message);
+                if let Some(tell) = delete.tell {
+                    let usual = || format!("Deleted {kind}: {}", delete.key.name);
+                    let message = tell.words.map_or_else(usual, |words| words.done);
+                    self.tell(component, tell.owner, EventKind::Normal, "SuccessfulDelete", message);
                 }
                 (Done::Yes, Some(gone))
             }
@@ -180,9 +183,10 @@ impl Writer {
             Err(kube::Error::Api(status)) if status.code == 404 => (Done::Yes, Some(gone)),
             Err(error) => {
                 let done = classify(error, "FailedDelete");
-                if let (Done::Failed(failure), Some(owner)) = (&done, delete.tell) {
-                    let message = format!("Error deleting: {}", failure.message);
-                    self.tell(component, *owner, EventKind::Warning, "FailedDelete", message);
+                if let (Done::Failed(failure), Some(tell)) = (&done, delete.tell) {
+                    let words = tell.words.map_or_else(|| "Error deleting: ".to_owned(), |words| words.failed);
+                    let message = format!("{words}{}", failure.message);
+                    self.tell(component, tell.owner, EventKind::Warning, "FailedDelete", message);
                 }
                 (done, None)
             }

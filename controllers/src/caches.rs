@@ -68,6 +68,7 @@ caches! {
     replica_sets: apps::ReplicaSet, ALL, None;
     replication_controllers: core::ReplicationController, ALL, None;
     daemon_sets: apps::DaemonSet, ALL, None;
+    stateful_sets: apps::StatefulSet, ALL, None;
     controller_revisions: apps::ControllerRevision, ALL, None;
     jobs: batch::Job, ALL, None;
     pod_disruption_budgets: policy::PodDisruptionBudget, ALL, None;

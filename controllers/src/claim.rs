@@ -16,14 +16,25 @@ pub struct Claim<K> {
 }
 
 pub fn claim<O: Object, K: Object>(owner: &O, selector: &LabelSelector, cache: &Cache<K>) -> Claim<K> {
+    claim_members(owner, selector, cache, |_| true)
+}
+
+/// `claim`, where something else must be right, too: a StatefulSet's pods are called after it.
+pub fn claim_members<O: Object, K: Object>(
+    owner: &O,
+    selector: &LabelSelector,
+    cache: &Cache<K>,
+    is_member: impl Fn(&K) -> bool,
+) -> Claim<K> {
     let selector = Selector::from(selector);
+    let fits = |object: &K| matches(&selector, object.metadata()) && is_member(object);
     let (mut mine, others): (Vec<_>, Vec<_>) =
-        cache.controlled_by(owner.namespace(), owner.uid()).into_iter().partition(|object| matches(&selector, object.metadata()));
+        cache.controlled_by(owner.namespace(), owner.uid()).into_iter().partition(|object| fits(object));
     let mut steps: Vec<Step> =
         others.iter().filter(|object| !object.is_deleted()).filter_map(|object| release(owner, &**object)).collect();
     if !owner.is_deleted() {
         let orphans = cache.controlled_by(owner.namespace(), "");
-        for orphan in orphans.into_iter().filter(|o| !o.is_deleted() && matches(&selector, o.metadata())) {
+        for orphan in orphans.into_iter().filter(|orphan| !orphan.is_deleted() && fits(orphan)) {
             steps.extend(adopt(owner, &*orphan));
             mine.push(orphan);
         }

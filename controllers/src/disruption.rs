@@ -8,7 +8,7 @@ use std::{
 use async_trait::async_trait;
 use k8s_openapi::Resource as _;
 use slipway_api::{
-    apps::{Deployment, ReplicaSet},
+    apps::{Deployment, ReplicaSet, StatefulSet},
     core::{Pod, ReplicationController},
     jiff::{SignedDuration, Timestamp},
     meta::{Condition, Time},
@@ -67,6 +67,14 @@ impl crate::run::Controller for Controller {
                 && let Some(set) = new.or(old)
             {
                 all_in(&of_sets, &weak, set.namespace());
+            }
+        });
+        let (of_stateful, weak) = (queue.clone(), Arc::downgrade(caches));
+        caches.stateful_sets.on_change(move |old, new| {
+            if old.map(|set| set.spec.replicas) != new.map(|set| set.spec.replicas)
+                && let Some(set) = new.or(old)
+            {
+                all_in(&of_stateful, &weak, set.namespace());
             }
         });
         let (of_controllers, weak) = (queue.clone(), Arc::downgrade(caches));
@@ -179,6 +187,12 @@ fn scale(pods: &[Arc<Pod>], caches: &Caches) -> Result<i32, String> {
             scales.insert(controller.uid().to_owned(), replicas);
             continue;
         }
+        if owner.kind == StatefulSet::KIND {
+            let set = caches.stateful_sets.get(&Key::new(pod.namespace(), &owner.name));
+            let set = set.filter(|set| set.uid() == owner.uid).ok_or_else(missing)?;
+            scales.insert(set.uid().to_owned(), set.spec.replicas.unwrap_or(1));
+            continue;
+        }
         let set = caches.replica_sets.get(&Key::new(pod.namespace(), &owner.name));
         let set = set.filter(|set| owner.kind == ReplicaSet::KIND && set.uid() == owner.uid).ok_or_else(missing)?;
         let above = controller_of(&set.metadata).filter(|owner| owner.kind == Deployment::KIND);
@@ -217,11 +231,21 @@ mod tests {
     use expect_test::{Expect, expect};
 
     fn check(budget: &str, expected: Expect) {
+        for kind in ["ReplicaSet", "StatefulSet"] {
+            check_with(kind, budget, &expected);
+        }
+    }
+
+    fn check_with(kind: &str, budget: &str, expected: &Expect) {
         let mut world = World::default();
-        world.put::<ReplicaSet>("{metadata: {name: web}, spec: {replicas: 5, selector: {matchLabels: {app: web}}}}");
+        let set = "{metadata: {name: web}, spec: {replicas: 5, selector: {matchLabels: {app: web}}, template: {}}}";
+        match kind {
+            "ReplicaSet" => drop(world.put::<ReplicaSet>(set)),
+            _ => drop(world.put::<StatefulSet>(set)),
+        }
         for (name, ready) in [("a", "True"), ("b", "True"), ("c", "True"), ("d", "False")] {
             world.put::<Pod>(&format!(
-                "{{metadata: {{name: {name}, labels: {{app: web}}, ownerReferences: [{{apiVersion: apps/v1, kind: ReplicaSet, \
+                "{{metadata: {{name: {name}, labels: {{app: web}}, ownerReferences: [{{apiVersion: apps/v1, kind: {kind}, \
                  name: web, uid: uid-web, controller: true}}]}}, status: {{phase: Running, conditions: [{{type: Ready, status: '{ready}'}}]}}}}"
             ));
         }

@@ -26,6 +26,7 @@ mod disruption;
 mod endpoint_slice;
 mod endpoints;
 mod garbage_collector;
+mod history;
 mod job;
 mod namespace;
 mod node_ipam;
@@ -38,6 +39,7 @@ mod resource_quota;
 mod root_ca;
 mod service_account;
 mod service_ports;
+mod stateful_set;
 mod taint_eviction;
 mod token_cleaner;
 mod tokens;
@@ -134,6 +136,7 @@ pub async fn run(client: kube::Client, options: Options, shutdown: CancellationT
         Arc::new(replica_set::Controller),
         Arc::new(replication_controller::Controller),
         Arc::new(daemon_set::Controller),
+        Arc::new(stateful_set::Controller),
         Arc::new(job::Controller),
         Arc::new(endpoint_slice::Controller),
         Arc::new(endpoints::Controller),

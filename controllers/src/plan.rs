@@ -31,7 +31,7 @@ pub struct Create {
     pub namespace: String,
     pub object: Value,
     /// Who is told by an event (SuccessfulCreate, FailedCreate) how it went.
-    pub tell: Option<Box<ObjectReference>>,
+    pub tell: Option<Box<Tell>>,
 }
 
 #[derive(Clone, Debug)]
@@ -45,7 +45,23 @@ pub struct Delete {
     pub grace_seconds: Option<i64>,
     pub propagation: Option<&'static str>,
     pub why: &'static str,
-    pub tell: Option<Box<ObjectReference>>,
+    pub tell: Option<Box<Tell>>,
+}
+
+/// Who is told of a creation or deletion, and in which words.
+#[derive(Clone, Debug)]
+pub struct Tell {
+    pub owner: ObjectReference,
+    /// `None`: in the usual ones, as `Created pod: web-0`.
+    pub words: Option<Words>,
+}
+
+/// The event about a creation or deletion, where the owner's controller has words of its own for it.
+#[derive(Clone, Debug)]
+pub struct Words {
+    pub done: String,
+    /// The error follows.
+    pub failed: String,
 }
 
 /// Asks for a pod to go as far as its disruption budget allows; a refusal is no failure, only a reason to ask again.
@@ -134,7 +150,7 @@ impl Step {
     /// Creates a pod (or another child) on behalf of `owner`, who gets the event about it.
     pub fn create_for<K: Object>(object: &K, owner: ObjectReference) -> Step {
         let Step::Create(create) = Step::create(object) else { unreachable!("create makes a Create") };
-        Step::Create(Create { tell: Some(Box::new(owner)), ..create })
+        Step::Create(Create { tell: Some(Box::new(Tell { owner, words: None })), ..create })
     }
 
     pub fn delete<K: Object>(object: &K, why: &'static str) -> Step {
@@ -152,7 +168,20 @@ impl Step {
 
     pub fn delete_for<K: Object>(object: &K, owner: ObjectReference, why: &'static str) -> Step {
         let Step::Delete(delete) = Step::delete(object, why) else { unreachable!("delete makes a Delete") };
-        Step::Delete(Delete { tell: Some(Box::new(owner)), ..delete })
+        Step::Delete(Delete { tell: Some(Box::new(Tell { owner, words: None })), ..delete })
+    }
+
+    /// Tells the owner in these words.
+    pub fn in_words(mut self, words: Words) -> Step {
+        let tell = match &mut self {
+            Step::Create(create) => create.tell.as_mut(),
+            Step::Delete(delete) => delete.tell.as_mut(),
+            _ => None,
+        };
+        if let Some(tell) = tell {
+            tell.words = Some(words);
+        }
+        self
     }
 
     pub fn evict(pod: &slipway_api::core::Pod) -> Step {

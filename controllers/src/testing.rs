@@ -28,6 +28,8 @@ pub struct World {
     objects: BTreeMap<(String, Key), Value>,
     revision: u64,
     names: u64,
+    /// How often an object of this place was removed: the next one there is another.
+    removed: BTreeMap<(String, Key), usize>,
 }
 
 impl Default for World {
@@ -39,6 +41,7 @@ impl Default for World {
             objects: BTreeMap::new(),
             revision: 1,
             names: 0,
+            removed: BTreeMap::new(),
         }
     }
 }
@@ -106,7 +109,12 @@ impl World {
             metadata["name"] = json!(format!("{}{}", metadata["generateName"].as_str().unwrap_or_default(), self.names));
         }
         if metadata["uid"].is_null() {
-            metadata["uid"] = json!(format!("uid-{}", metadata["name"].as_str().unwrap()));
+            let name = metadata["name"].as_str().unwrap().to_owned();
+            let key = Key::new(metadata["namespace"].as_str().unwrap_or_default(), &name);
+            metadata["uid"] = match self.removed.get(&(resource.plural.to_string(), key)) {
+                None => json!(format!("uid-{name}")),
+                Some(times) => json!(format!("uid-{name}-again-{times}")),
+            };
         }
         if metadata["creationTimestamp"].is_null() {
             metadata["creationTimestamp"] = json!(self.now.to_string());
@@ -142,9 +150,10 @@ impl World {
 
     fn take(&mut self, resource: &Resource, key: &Key) {
         self.revision += 1;
-        if let Some(object) = self.objects.remove(&(resource.plural.to_string(), key.clone()))
-            && let Some((cache, _)) = self.caches.of(resource)
-        {
+        let place = (resource.plural.to_string(), key.clone());
+        let Some(object) = self.objects.remove(&place) else { return };
+        *self.removed.entry(place).or_default() += 1;
+        if let Some((cache, _)) = self.caches.of(resource) {
             cache.remove(&raw(&object), self.revision);
         }
     }

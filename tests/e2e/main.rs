@@ -25,5 +25,6 @@ mod rollouts;
 mod scheduling;
 mod service;
 mod simulated;
+mod stateful_sets;
 mod verbs;
 mod walkthrough;

@@ -22,6 +22,7 @@ mod resource_quota;
 mod reviews;
 mod scheduling;
 mod simulated;
+mod stateful_sets;
 mod subresources;
 mod table;
 mod workloads;

@@ -242,6 +242,14 @@ async fn daemon_sets() {
     operations.exercise(workload("DaemonSet"), Some(condition("StatusUpdate"))).await;
 }
 
+/// `[sig-apps] StatefulSet Basic StatefulSet functionality [StatefulSetBasic] should validate Statefulset Status endpoints
+/// [Conformance]`
+#[tokio::test]
+async fn stateful_sets() {
+    let operations = Operations::of("/apis/apps/v1", "statefulsets").await;
+    operations.exercise(workload("StatefulSet"), Some(condition("StatusUpdate"))).await;
+}
+
 #[tokio::test]
 async fn controller_revisions() {
     let revision = json!({"revision": 1, "data": {"spec": {"template": template()}}});

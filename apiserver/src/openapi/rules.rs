@@ -158,6 +158,7 @@ const UNSPECIFIED: &[&str] = &[
     "apps.v1.DaemonSet",
     "apps.v1.Deployment",
     "apps.v1.ReplicaSet",
+    "apps.v1.StatefulSet",
     "flowcontrol.v1.FlowSchema",
     "flowcontrol.v1.PriorityLevelConfiguration",
 ];
@@ -253,6 +254,8 @@ const FIELDS: &[(&str, Fields)] = &[
     ("apps.v1.DeploymentSpec", &[("strategy", RETAINED)]),
     ("apps.v1.DeploymentStatus", CONDITIONS),
     ("apps.v1.ReplicaSetStatus", CONDITIONS),
+    ("apps.v1.StatefulSetSpec", &[("volumeClaimTemplates", ATOMIC)]),
+    ("apps.v1.StatefulSetStatus", CONDITIONS),
     ("authentication.v1.TokenRequestSpec", AUDIENCES),
     ("authentication.v1.TokenReviewSpec", AUDIENCES),
     ("authentication.v1.TokenReviewStatus", AUDIENCES),

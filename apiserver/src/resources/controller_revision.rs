@@ -1,4 +1,4 @@
-//! ControllerRevision: a template that a DaemonSet had, kept so that one can go back to it.
+//! ControllerRevision: a template that a DaemonSet or a StatefulSet had, kept so that one can go back to it.
 
 use super::{rules, show};
 use crate::http::error::Invalid;

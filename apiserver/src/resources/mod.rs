@@ -51,6 +51,7 @@ mod service;
 mod service_account;
 mod service_cidr;
 mod show;
+mod stateful_set;
 pub mod storage_class;
 mod volume_attachment;
 mod volume_attributes_class;
@@ -71,6 +72,7 @@ pub fn builtin() -> Vec<Arc<dyn Strategy>> {
         kind::<replica_set::ReplicaSet>(),
         kind::<replication_controller::ReplicationController>(),
         kind::<daemon_set::DaemonSet>(),
+        kind::<stateful_set::StatefulSet>(),
         kind::<controller_revision::ControllerRevision>(),
         kind::<job::Job>(),
         kind::<endpoint_slice::EndpointSlice>(),

@@ -1,4 +1,4 @@
-//! PodTemplate, and the same templates as Deployments, ReplicaSets, DaemonSets and Jobs carry them.
+//! PodTemplate, and the same templates as Deployments, ReplicaSets, DaemonSets, StatefulSets and Jobs carry them.
 
 use super::{fill, pod, rules, show};
 use crate::http::error::Invalid;

@@ -1,4 +1,4 @@
-//! `scale`: the number of replicas of a Deployment or ReplicaSet, in one form for all kinds.
+//! `scale`: the number of replicas of a Deployment, ReplicaSet or StatefulSet, in one form for all kinds.
 
 use crate::http::Call;
 use crate::http::error::{Invalid, Status};

@@ -121,7 +121,7 @@ pub fn plan(set: &DaemonSet, caches: &Caches, now: Timestamp) -> Plan {
         })
         .collect();
 
-    let status = status(set, &places, &revisions.hash, now);
+    let status = status(set, &places, &revisions, now);
     plan.push(Step::update_status(set, &DaemonSet { status: Some(status), ..set.clone() }));
     if !set.is_deleted() {
         // First every node gets its pod; only when that is done old pods are replaced.
@@ -226,7 +226,7 @@ fn next_available(set: &DaemonSet, places: &[Place], now: Timestamp) -> Option<T
     pods.filter_map(|pod| pods::available_at(pod, min_ready)).filter(|at| *at > now).min()
 }
 
-fn status(set: &DaemonSet, places: &[Place], hash: &str, now: Timestamp) -> DaemonSetStatus {
+fn status(set: &DaemonSet, places: &[Place], revisions: &revision::Revisions, now: Timestamp) -> DaemonSetStatus {
     let min_ready = set.spec.min_ready_seconds.unwrap_or(0);
     let (mut desired, mut current, mut misscheduled, mut ready, mut available, mut updated) = (0, 0, 0, 0, 0, 0);
     for Place { fit, pods, .. } in places {
@@ -240,7 +240,7 @@ fn status(set: &DaemonSet, places: &[Place], hash: &str, now: Timestamp) -> Daem
         current += 1;
         ready += i32::from(pods::is_ready(pod));
         available += i32::from(pods::is_ready(pod) && pods::is_available(pod, min_ready, now));
-        updated += i32::from(pod.label(revision::HASH_LABEL) == Some(hash));
+        updated += i32::from(pod.label(revision::HASH_LABEL) == Some(revisions.hash.as_str()));
     }
     let some = |number: i32| Some(number).filter(|number| *number != 0);
     let old = set.status.clone().unwrap_or_default();
@@ -253,7 +253,7 @@ fn status(set: &DaemonSet, places: &[Place], hash: &str, now: Timestamp) -> Daem
         number_unavailable: some(desired - available),
         updated_number_scheduled: some(updated),
         observed_generation: set.metadata.generation,
-        collision_count: old.collision_count,
+        collision_count: revisions.collisions,
         conditions: old.conditions,
     }
 }

@@ -88,6 +88,18 @@ fn workloads() -> Vec<(&'static str, Vec<Rule>)> {
                 events(),
             ],
         ),
+        (
+            "statefulset-controller",
+            vec![
+                rule(READ, "apps", "statefulsets"),
+                rule("update", "apps", "statefulsets/status"),
+                rule("update", "apps", "statefulsets/finalizers"),
+                rule("create delete get list patch update watch", "core", "pods"),
+                rule("create delete get list patch update watch", "apps", "controllerrevisions"),
+                rule("create delete get update", "core", "persistentvolumeclaims"),
+                events(),
+            ],
+        ),
         ("ttl-after-finished-controller", vec![rule("delete get list watch", "batch", "jobs"), events()]),
         (
             "pod-garbage-collector",

@@ -21,7 +21,8 @@ pub fn roles() -> Vec<DefaultRole> {
                 rule(
                     "patch",
                     "apps",
-                    "daemonsets daemonsets/status deployments deployments/status replicasets replicasets/status controllerrevisions",
+                    "daemonsets daemonsets/status deployments deployments/status replicasets replicasets/status statefulsets statefulsets/status \
+                     controllerrevisions",
                 ),
                 rule("patch", "batch", "jobs jobs/status"),
                 rule("patch", "policy", "poddisruptionbudgets/status"),

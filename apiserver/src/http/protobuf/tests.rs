@@ -86,8 +86,12 @@ fn full(schema: Schema, seen: &mut Vec<u32>) -> Value {
         Shape::Any | Shape::TypeOrOther(_) => json!({"type": "string"}),
         Shape::Type(_) => {
             let fields = schema.fields().map(|(name, field)| (name.to_owned(), full(field, seen)));
-            let fields = fields.filter(|(_, value)| !value.is_null()).collect();
+            let mut fields: serde_json::Map<_, _> = fields.filter(|(_, value)| !value.is_null()).collect();
             seen.pop();
+            // An object within another does not say in protobuf what it is: the field does.
+            if !seen.is_empty() && fields.contains_key("metadata") {
+                fields.retain(|name, _| !["apiVersion", "kind"].contains(&name.as_str()));
+            }
             Value::Object(fields)
         }
         Shape::List(_) => match schema.items().map(|items| full(items, seen)) {

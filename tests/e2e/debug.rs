@@ -109,6 +109,9 @@ fn a_running_pod_gets_other_resources() {
     cluster.wait("the memory to follow", || limits(&cluster) == "50000 100663296");
     assert_ne!(status(".containerID"), first);
     assert_eq!(cluster.get("pod/sized", "{.status.containerStatuses[1].restartCount}"), "0");
+    resize(&cluster, r#"{"requests":{"cpu":"50m"},"limits":{"cpu":"100m"}}"#);
+    cluster.wait("less CPU", || limits(&cluster) == "10000 100663296");
+    assert_eq!(status(".restartCount"), "1");
     cluster.wait("the resize to be over", || {
         let pod = cluster.json(&["get", "pod", "sized"]);
         let resizing =
@@ -132,8 +135,10 @@ fn a_resize_waits_until_others_make_room() {
         None => text.parse::<i64>().unwrap() * 1000,
     };
     let allocatable = milli(&cluster.get("node/node-1", "{.status.allocatable.cpu}"));
-    let pod =
-        |name: &str, cpu: i64| RESIZED.replace("sized", name).replace("100m", &format!("{cpu}m")).replace("cpu: 200m, ", "");
+    let pod = |name: &str, cpu: i64| {
+        let request = RESIZED.replace("limits: {cpu: 200m, ", "limits: {").replace("cpu: 100m", &format!("cpu: {cpu}m"));
+        request.replace("name: sized", &format!("name: {name}"))
+    };
     let (large, small) = (allocatable * 6 / 10, allocatable / 10);
     cluster.apply(&pod("large", large));
     cluster.apply(&pod("sized", small));

@@ -102,6 +102,10 @@ impl Memory {
     /// What becomes of a container that runs, so that it has what it was granted.
     pub fn change(&self, container: &core::Container) -> Change {
         let (granted, in_force) = (&self.granted.containers, &self.in_force.containers);
+        if self.starting.contains(&container.name) {
+            // It may run already, and what it has been started with is noted once that is done.
+            return Change::Nothing;
+        }
         match (granted.get(&container.name), in_force.get(&container.name)) {
             (Some(granted), Some(in_force)) => change(container, granted, in_force),
             _ => Change::Nothing,

@@ -404,6 +404,10 @@ fn what_is_granted_is_put_in_force_as_the_policy_says() {
     assert_eq!(planned(&memory, &ended), "start b 1, resize [a]");
     memory.resize.is_running = true;
     assert_eq!(planned(&memory, &ended), "start b 1");
+    // It runs before it is noted what it has been started with.
+    memory.starting.insert("b".into());
+    let again = observed(&[sandbox(0, true)], &[container("a", 0, 0, RUNS, 0), container("b", 1, 0, RUNS, 0)]);
+    assert_eq!(planned(&memory, &again), "");
 }
 
 #[test]

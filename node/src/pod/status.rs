@@ -258,6 +258,9 @@ type Condition = (&'static str, (bool, &'static str, String));
 fn resize_conditions(spec: &PodSpec, facts: &Facts) -> Vec<Condition> {
     let memory = facts.memory;
     let mut all = vec![];
+    if facts.plan.over {
+        return all;
+    }
     if let Some(pending) = &memory.resize.pending {
         all.push((resize::PENDING, (true, pending.reason, pending.message.clone())));
     }

@@ -175,22 +175,32 @@ pub fn pod_status(pod: &SimulatedPod, host_ip: &str, now: Timestamp) -> Value {
         status["initContainerStatuses"] = json!(init.collect::<Vec<_>>());
     }
     if !pod.ephemeral_containers.is_empty() {
-        // As they never start again, nothing is counted of them, and nothing waits for them.
-        let of = |container: &Container| {
-            json!({
-                "name": container.name, "image": container.image, "imageID": format!("simulated://{}", container.image),
-                "containerID": format!("simulated://{}/{}", pod.uid, container.name),
-                "state": state, "ready": false, "restartCount": 0,
-            })
-        };
-        status["ephemeralContainerStatuses"] = json!(pod.ephemeral_containers.iter().map(of).collect::<Vec<_>>());
+        status["ephemeralContainerStatuses"] = ephemeral_statuses(pod, &state);
     }
     if let (Some(conditions), true) = (status["conditions"].as_array_mut(), pod.told_pending) {
-        conditions.push(match &pod.pending {
-            Some((pending, _)) => json!({"type": PENDING, "status": "True", "reason": pending.reason,
-                "message": pending.message, "lastTransitionTime": stamp}),
-            None => json!({"type": PENDING, "$patch": "delete"}),
-        });
+        conditions.push(resize_condition(pod, &stamp));
     }
     status
+}
+
+/// As they never start again, nothing is counted of them, and nothing waits for them.
+fn ephemeral_statuses(pod: &SimulatedPod, state: &Value) -> Value {
+    let of = |container: &Container| {
+        json!({
+            "name": container.name, "image": container.image, "imageID": format!("simulated://{}", container.image),
+            "containerID": format!("simulated://{}/{}", pod.uid, container.name),
+            "state": state, "ready": false, "restartCount": 0,
+        })
+    };
+    json!(pod.ephemeral_containers.iter().map(of).collect::<Vec<_>>())
+}
+
+/// Why the pod has not what it wants; that it was so, is taken back.
+fn resize_condition(pod: &SimulatedPod, stamp: &str) -> Value {
+    match &pod.pending {
+        Some((pending, _)) => json!({
+            "type": PENDING, "status": "True", "reason": pending.reason, "message": pending.message, "lastTransitionTime": stamp,
+        }),
+        None => json!({"type": PENDING, "$patch": "delete"}),
+    }
 }

@@ -2,13 +2,12 @@
 
 use super::objects::{node_address, pod_range, pod_status};
 use super::{EXIT_AFTER, EXIT_CODE, Options, START_LATENCY};
-use crate::pod::allocation::{Change, Pending, change, refuse};
+use crate::pod::allocation::{Change, Grant, Pending, change, refuse};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use serde_json::Value;
 use slipway_api::core::{self, Pod, ResourceRequirements};
 use slipway_api::jiff::{SignedDuration, Timestamp};
 use slipway_api::pod::{self, Resources};
-use slipway_api::resize::held;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -178,6 +177,12 @@ impl World {
         let host_network = spec.host_network.unwrap_or(false);
         let address = status.and_then(|status| status.pod_ip.as_deref()?.parse::<std::net::Ipv4Addr>().ok()).map(u32::from);
         let code = annotation(EXIT_CODE).and_then(|text| text.parse().ok()).unwrap_or(0);
+        let containers = granted(&spec.containers, status.and_then(|status| status.container_statuses.as_ref()));
+        let init_statuses = status.and_then(|status| status.init_container_statuses.as_ref());
+        let init_containers = granted(spec.init_containers.as_deref().unwrap_or(&[]), init_statuses);
+        let named = |container: &Container| (container.name.clone(), container.resources.clone());
+        let all = containers.iter().chain(&init_containers);
+        let grant = Grant { pod: spec.resources.clone(), containers: all.map(named).collect() };
         let known = SimulatedPod {
             namespace: pod.metadata.namespace.clone().unwrap_or_default(),
             name: pod.metadata.name.clone().unwrap_or_default(),
@@ -191,13 +196,10 @@ impl World {
             seen: status.and_then(|status| status.start_time.as_ref()).map_or(clock, |time| time.0),
             started: (stage != Stage::Starting).then_some(clock),
             qos_class: pod::qos_class(pod),
-            containers: granted(&spec.containers, status.and_then(|status| status.container_statuses.as_ref())),
-            init_containers: granted(
-                spec.init_containers.as_deref().unwrap_or(&[]),
-                status.and_then(|status| status.init_container_statuses.as_ref()),
-            ),
+            containers,
+            init_containers,
             ephemeral_containers: ephemeral(spec),
-            requests: pod::requests(&held(pod)),
+            requests: pod::requests(&grant.of(pod)),
             pending: None,
             told_pending: false,
             exit: duration(EXIT_AFTER).map(|after| (after, code)),

@@ -10,6 +10,7 @@ pub mod owner;
 pub mod pod;
 pub mod quantity;
 pub mod quota;
+pub mod resize;
 pub mod selector;
 pub mod slipway;
 pub mod toleration;

@@ -6,6 +6,7 @@ use crate::core::{
 };
 use crate::pod::{is_sidecar, is_terminal, qos_class};
 use crate::quantity::Quantity;
+use crate::resize::held;
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity as Text;
 use std::collections::{BTreeMap, BTreeSet};
@@ -50,7 +51,7 @@ fn one() -> Quantity {
 pub fn usage(group: &str, plural: &str, object: Measured<'_>, now: Timestamp) -> Amounts {
     let mut usage = Amounts::from([(count_name(group, plural), one())]);
     match object {
-        Measured::Pod(pod) if is_charged(pod, now) => usage.extend(compute(&totals(pod, true))),
+        Measured::Pod(pod) if is_charged(pod, now) => usage.extend(compute(&totals(&held(pod), true))),
         Measured::Pod(_) => {}
         Measured::Service(service) => usage.extend(of_service(service)),
         Measured::Claim(claim) => usage.extend(of_claim(claim)),

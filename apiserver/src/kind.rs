@@ -114,6 +114,13 @@ impl Column {
     }
 }
 
+/// A subresource that is the object itself, and the fields that a write to it changes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Part {
+    pub name: &'static str,
+    pub fields: &'static [&'static [&'static str]],
+}
+
 /// The hooks of one kind. Implemented on the k8s-openapi type itself, in the kind's own file under `resources/`.
 pub trait Kind: DeserializeOwned + schemars::JsonSchema + Send + Sync + 'static {
     const NAMES: Names;
@@ -155,6 +162,19 @@ pub trait Kind: DeserializeOwned + schemars::JsonSchema + Send + Sync + 'static 
         vec![]
     }
     fn validate_status_update(&self, _old: &Self) -> Vec<Invalid> {
+        vec![]
+    }
+    /// What only a new object must not say.
+    fn validate_create(&self) -> Vec<Invalid> {
+        vec![]
+    }
+    /// The subresources beside `status` that are the object itself, and what of it each may write: paths of fields, where `*`
+    /// stands for any item of a list.
+    const PARTS: &'static [Part] = &[];
+    /// What a write to one of `PARTS` leaves of the new object.
+    fn prepare_part_update(_part: &str, _object: &mut Value, _old: &Value) {}
+    /// What of such a write is wrong beyond the object as a whole.
+    fn validate_part_update(&self, _part: &str, _old: &Self) -> Vec<Invalid> {
         vec![]
     }
     /// The printer columns, `Name` first.
@@ -218,6 +238,18 @@ pub trait Strategy: Send + Sync {
     fn validate(&self, object: &Value) -> Vec<Invalid>;
     fn validate_update(&self, object: &Value, old: &Value) -> Vec<Invalid>;
     fn validate_status_update(&self, object: &Value, old: &Value) -> Vec<Invalid>;
+    /// What only a new object must not say, beyond `validate`.
+    fn validate_create(&self, _object: &Value) -> Vec<Invalid> {
+        vec![]
+    }
+    /// The subresources beside `status` that are the object itself.
+    fn parts(&self) -> &'static [Part] {
+        &[]
+    }
+    fn prepare_part_update(&self, _part: &str, _object: &mut Value, _old: &Value) {}
+    fn validate_part_update(&self, _part: &str, _object: &Value, _old: &Value) -> Vec<Invalid> {
+        vec![]
+    }
     fn columns(&self) -> Vec<Column>;
     fn row(&self, object: &Value, now: jiff::Timestamp) -> Vec<Value>;
     fn selectable_fields(&self, object: &Value) -> Vec<(&'static str, String)>;
@@ -309,6 +341,22 @@ impl<K: Kind> Strategy for Builtin<K> {
     fn validate_status_update(&self, object: &Value, old: &Value) -> Vec<Invalid> {
         match (view::<K>(object), view::<K>(old)) {
             (Ok(new), Ok(old)) => new.validate_status_update(&old),
+            (Err(errors), _) | (_, Err(errors)) => errors,
+        }
+    }
+    fn validate_create(&self, object: &Value) -> Vec<Invalid> {
+        // What has no typed view, `validate` has said already.
+        view::<K>(object).map_or_else(|_| vec![], |typed| typed.validate_create())
+    }
+    fn parts(&self) -> &'static [Part] {
+        K::PARTS
+    }
+    fn prepare_part_update(&self, part: &str, object: &mut Value, old: &Value) {
+        K::prepare_part_update(part, object, old);
+    }
+    fn validate_part_update(&self, part: &str, object: &Value, old: &Value) -> Vec<Invalid> {
+        match (view::<K>(object), view::<K>(old)) {
+            (Ok(new), Ok(old)) => new.validate_part_update(part, &old),
             (Err(errors), _) | (_, Err(errors)) => errors,
         }
     }

@@ -65,9 +65,14 @@ impl Recorder {
 }
 
 fn reference(pod: &Pod, container: Option<&str>) -> ObjectReference {
-    let init =
-        pod.spec.iter().flat_map(|spec| spec.init_containers.iter().flatten()).any(|init| Some(init.name.as_str()) == container);
-    let list = if init { "spec.initContainers" } else { "spec.containers" };
+    let is = |name: &str| Some(name) == container;
+    let list = match &pod.spec {
+        Some(spec) if spec.init_containers.iter().flatten().any(|init| is(&init.name)) => "spec.initContainers",
+        Some(spec) if spec.ephemeral_containers.iter().flatten().any(|ephemeral| is(&ephemeral.name)) => {
+            "spec.ephemeralContainers"
+        }
+        _ => "spec.containers",
+    };
     ObjectReference {
         kind: Some("Pod".into()),
         api_version: Some("v1".into()),

@@ -2,6 +2,7 @@
 
 use crate::event::Recorder;
 use crate::objects::Objects;
+use crate::pod::allocation::Allocations;
 use crate::pod::cgroup::Cgroups;
 use crate::pod::workers::Workers;
 use crate::pod::{Context, image::Images};
@@ -97,6 +98,7 @@ pub async fn run(client: Client, mut options: Options, shutdown: CancellationTok
         images: Images::default(),
         tokens: Tokens::default(),
         cgroups: Cgroups::detect(&options.node_name),
+        allocations: Allocations::default(),
         allocatable: RwLock::default(),
         options: options.clone(),
     });

@@ -9,6 +9,7 @@ use slipway_api::core::{Node, Pod, Taint};
 use slipway_api::jiff::Timestamp;
 use slipway_api::owner;
 use slipway_api::pod::{self, HostPort, Resources};
+use slipway_api::resize::held;
 use slipway_api::selector::Labels;
 use std::collections::BTreeMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -53,7 +54,9 @@ impl PodInfo {
 
     /// A pod that has its node.
     pub fn placed(pod: &Pod) -> PodInfo {
-        let scored = pod::requests_for_scoring(pod);
+        // While it is resized, it takes the most of what it has and what it may get.
+        let held = held(pod);
+        let scored = pod::requests_for_scoring(&held);
         let meta = &pod.metadata;
         PodInfo {
             key: key_of(pod),
@@ -61,7 +64,7 @@ impl PodInfo {
             name: meta.name.clone().unwrap_or_default(),
             uid: meta.uid.clone().unwrap_or_default(),
             labels: meta.labels.clone().unwrap_or_default(),
-            requests: pod::requests(pod),
+            requests: pod::requests(&held),
             scored_cpu: scored.milli_cpu,
             scored_memory: scored.memory,
             ports: pod::host_ports(pod),

@@ -8,6 +8,7 @@ mod cloud;
 mod cluster;
 mod conversation;
 mod dashboard;
+mod debug;
 mod emulator;
 mod features;
 mod helm;

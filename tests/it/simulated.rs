@@ -124,3 +124,29 @@ async fn a_node_that_was_thought_dead_says_that_it_is_not() {
     })
     .await;
 }
+
+#[tokio::test]
+async fn pods_are_resized_and_looked_into() {
+    let (server, _stop) = nodes(Options { count: 1, ..Options::default() }).await;
+    eventually("the node", || async { (server.get("/api/v1/nodes/simulated-0").await.code == 200).then_some(()) }).await;
+    let container = json!({"name": "c", "image": "web:1", "resources": {"requests": {"cpu": "1"}}});
+    let spec = json!({"nodeName": "simulated-0", "containers": [container]});
+    server.post(PODS, json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "web"}, "spec": spec})).await.expect(201);
+    status(&server, "web", "Running").await;
+
+    let wanted = json!({"spec": {"containers": [{"name": "c", "resources": {"requests": {"cpu": "2"}}}]}});
+    server.patch_as("application/strategic-merge-patch+json", &format!("{PODS}/web/resize"), wanted).await.expect(200);
+    eventually("the resize", || async {
+        let pod = server.get(&format!("{PODS}/web")).await.expect(200);
+        let told = &pod["status"]["containerStatuses"][0];
+        (told["resources"]["requests"]["cpu"] == "2" && told["allocatedResources"]["cpu"] == "2").then_some(())
+    })
+    .await;
+    let debug = json!({"spec": {"ephemeralContainers": [{"name": "debug", "image": "busybox"}]}});
+    server.patch(&format!("{PODS}/web/ephemeralcontainers"), debug).await.expect(200);
+    eventually("the ephemeral container", || async {
+        let pod = server.get(&format!("{PODS}/web")).await.expect(200);
+        pod["status"]["ephemeralContainerStatuses"][0]["state"]["running"].is_object().then_some(())
+    })
+    .await;
+}

@@ -104,6 +104,13 @@ impl TestServer {
         self.call("PATCH", path, Some(&body)).await
     }
 
+    /// A patch of any kind.
+    pub async fn patch_as(&self, content_type: &str, path: &str, body: Value) -> Answer {
+        let builder = Request::builder().method(Method::PATCH).uri(path).header("content-type", content_type);
+        let request = builder.body(Body::from(body.to_string())).expect("a request");
+        Answer::of(self.send(Some(User::admin()), request).await).await
+    }
+
     pub async fn delete(&self, path: &str) -> Answer {
         self.call("DELETE", path, None).await
     }

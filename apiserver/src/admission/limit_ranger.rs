@@ -18,14 +18,14 @@ pub(super) struct LimitRanger;
 #[async_trait]
 impl Plugin for LimitRanger {
     async fn admit(&self, context: &AdmissionContext<'_>, object: &mut Value, _: &mut Reservations) -> Result<(), Status> {
-        if context.writes("", "pods", &[Operation::Create]) {
+        if context.writes("", "pods", &[Operation::Create]) || context.resizes() {
             ranges(context).iter().for_each(|range| fill_in(object, range));
         }
         Ok(())
     }
 
     async fn validate(&self, context: &AdmissionContext<'_>, object: &Value) -> Result<(), Status> {
-        let pod = context.writes("", "pods", &[Operation::Create]);
+        let pod = context.writes("", "pods", &[Operation::Create]) || context.resizes();
         if !pod && !context.writes("", "persistentvolumeclaims", &[Operation::Create, Operation::Update]) {
             return Ok(());
         }

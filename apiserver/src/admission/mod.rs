@@ -12,6 +12,7 @@ pub mod dynamic;
 mod limit_ranger;
 mod node_restriction;
 mod owner_references;
+mod pod_resize;
 mod pod_security;
 pub mod policy;
 mod priority;
@@ -107,6 +108,7 @@ static PLUGINS: &[&dyn Plugin] = &[
     &volume_claim_resize::PersistentVolumeClaimResize,
     &runtime_class::RuntimeClass,
     &default_class::DefaultIngressClass,
+    &pod_resize::PodResizeValidator,
     &dynamic::Mutating,
     &allocation::Allocation,
     &device_admin_access::DeviceAdminAccess,
@@ -192,6 +194,12 @@ impl AdmissionContext<'_> {
     fn writes(&self, group: &str, plural: &str, operations: &[Operation]) -> bool {
         let names = self.strategy.names();
         self.subresource.is_empty() && (names.group, names.plural) == (group, plural) && operations.contains(&self.operation)
+    }
+
+    /// Whether it is a resize of a pod.
+    fn resizes(&self) -> bool {
+        let names = self.strategy.names();
+        (names.group, names.plural, self.subresource) == ("", "pods", "resize") && self.operation == Operation::Update
     }
 
     /// 403 in Kubernetes' words: `pods "web" is forbidden: why`.

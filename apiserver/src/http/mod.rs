@@ -312,6 +312,7 @@ async fn serve_verb(call: Call) -> Result<Response, Status> {
     match call.info.subresource.as_str() {
         "" => {}
         "status" if names.status && call.info.rest.is_empty() => {}
+        own if call.info.rest.is_empty() && call.strategy.parts().iter().any(|part| part.name == own) => {}
         _ => return crate::subresources::handle(call).await,
     }
     let across = names.namespaced && call.info.namespace.is_none();

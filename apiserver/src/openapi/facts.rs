@@ -94,9 +94,6 @@ fn fields_and_kinds_are_kubernetes_own() {
     assert_eq!(wrong, Vec::<String>::new());
 }
 
-/// What Kubernetes serves below our kinds and we don't, by the end of the path.
-const NOT_SERVED: [&str; 2] = ["/ephemeralcontainers", "/resize"];
-
 #[test]
 fn operations_are_kubernetes_own() {
     let Some(facts) = facts() else { return };
@@ -122,7 +119,7 @@ fn operations_are_kubernetes_own() {
             let rest = rest.strip_prefix("namespaces/{namespace}/").unwrap_or(rest);
             rest == *plural || rest.starts_with(&format!("{plural}/{{name}}"))
         });
-        if below && !NOT_SERVED.iter().any(|end| path.ends_with(end)) {
+        if below {
             theirs.insert(text.clone());
         }
         known.insert(text);

@@ -77,6 +77,10 @@ pub fn validate(at: &str, template: &PodTemplateSpec, policies: &[&str], kind: &
     rules::labels(&format!("{at}.labels"), metadata.labels.as_ref(), errors);
     rules::annotations(&format!("{at}.annotations"), metadata.annotations.as_ref(), errors);
     pod::validation::spec(&format!("{at}.spec"), spec, true, errors);
+    if spec.ephemeral_containers.as_ref().is_some_and(|containers| !containers.is_empty()) {
+        let why = "ephemeral containers not allowed in pod template";
+        errors.push(Invalid::forbidden(format!("{at}.spec.ephemeralContainers"), why));
+    }
     let policy = spec.restart_policy.as_deref().unwrap_or("");
     if matches!(policy, "Always" | "OnFailure" | "Never") && !policies.is_empty() && !policies.contains(&policy) {
         errors.push(Invalid::not_supported(format!("{at}.spec.restartPolicy"), &json!(policy), policies));

@@ -1,5 +1,5 @@
-//! What hangs below an object: `scale`, `binding`, `eviction`, `log`, `exec`, `token`, … (`status` is served by the
-//! verbs themselves), and the reviews: resources that are only asked and never stored.
+//! What hangs below an object: `scale`, `binding`, `eviction`, `log`, `exec`, `token`, … (`status`, and what else is the object
+//! itself, as `resize` of pods, is served by the verbs), and the reviews: resources that are only asked and never stored.
 
 pub mod access_review;
 pub mod approval;
@@ -43,11 +43,13 @@ pub fn of(names: &Names) -> Vec<Subresource> {
         ("", "pods") => vec![
             Subresource { name: "attach", kind: ("", "v1", "PodAttachOptions"), verbs: CONNECT },
             Subresource { name: "binding", kind: ("", "v1", "Binding"), verbs: &["create"] },
+            Subresource { name: "ephemeralcontainers", kind: own, verbs: READ_WRITE },
             Subresource { name: "eviction", kind: ("policy", "v1", "Eviction"), verbs: &["create"] },
             Subresource { name: "exec", kind: ("", "v1", "PodExecOptions"), verbs: CONNECT },
             Subresource { name: "log", kind: ("", "v1", "Pod"), verbs: &["get"] },
             Subresource { name: "portforward", kind: ("", "v1", "PodPortForwardOptions"), verbs: CONNECT },
             Subresource { name: "proxy", kind: ("", "v1", "PodProxyOptions"), verbs: PROXY },
+            Subresource { name: "resize", kind: own, verbs: READ_WRITE },
         ],
         ("", "nodes") => vec![Subresource { name: "proxy", kind: ("", "v1", "NodeProxyOptions"), verbs: PROXY }],
         ("", "services") => vec![Subresource { name: "proxy", kind: ("", "v1", "ServiceProxyOptions"), verbs: PROXY }],

@@ -81,12 +81,12 @@ pub async fn apply(call: Call) -> Result<Response, Status> {
     configuration.check_type(&strategy.names().api_version(), strategy.names().kind)?;
     let target =
         Target { server: &call.server, strategy, user: &call.user, namespace: call.namespace(), name: call.name(), dry_run };
-    let part = Part::of(&call.info.subresource);
+    let part = Part::of(strategy, &call.info.subresource);
     for _ in 0..ATTEMPTS_MAX {
         if let Some(applied) = apply_to_existing(&target, part, &configuration).await? {
             return respond::object(&call, StatusCode::OK, &applied, &[]);
         }
-        if part == Part::Status {
+        if part != Part::Main {
             return Err(target.not_found());
         }
         authorize::authorize(&call.server, &call.user, &RequestInfo { verb: Verb::Create, ..call.info.clone() })?;

@@ -113,6 +113,7 @@ async fn store(
         let owners = take_entries(&mut object);
         let mut errors = object_meta::validate(strategy, &object);
         errors.extend(strategy.validate(&object));
+        errors.extend(strategy.validate_create(&object));
         put_entries(&mut object, owners);
         if !errors.is_empty() {
             return Err(target.invalid(&errors));

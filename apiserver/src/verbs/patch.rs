@@ -1,4 +1,4 @@
-//! PATCH: changes parts of an object, or of its status.
+//! PATCH: changes parts of an object, or of what a subresource of it stands for.
 
 use crate::http::Call;
 use crate::http::error::{Invalid, Status};
@@ -33,7 +33,7 @@ pub async fn patch(call: Call) -> Result<Response, Status> {
     let strategy = &*call.strategy;
     let target =
         Target { server: &call.server, strategy, user: &call.user, namespace: call.namespace(), name: call.name(), dry_run };
-    let part = Part::of(&call.info.subresource);
+    let part = Part::of(strategy, &call.info.subresource);
     let schema = crate::openapi::schema(strategy);
     let warnings = Mutex::new(vec![]);
     let patched = {

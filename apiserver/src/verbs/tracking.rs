@@ -100,7 +100,10 @@ impl Stamp {
         let scope = match subresource {
             "" if strategy.names().status => Scope::AllButStatus,
             "status" => Scope::Status { but: strategy.status_keeps() },
-            _ => Scope::All,
+            other => match strategy.parts().iter().find(|part| part.name == other) {
+                Some(part) => Scope::Only(part.fields),
+                None => Scope::All,
+            },
         };
         Write {
             schema: strategy.merge_schema(),

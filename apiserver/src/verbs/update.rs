@@ -1,9 +1,10 @@
-//! PUT: replaces an object, or its status.
+//! PUT: replaces an object, or a part of it: its status, or what another subresource stands for.
 
 use crate::admission::{self, AdmissionContext, Operation, Reservations};
 use crate::http::Call;
 use crate::http::error::Status;
 use crate::http::respond;
+use crate::kind::Strategy;
 use crate::patch::apply::{put_entries, take_entries};
 use crate::verbs::tracking::{self, Tracking};
 use crate::verbs::{Preconditions, Step, Target, commit, object_meta};
@@ -19,11 +20,17 @@ pub enum Part {
     Status,
     /// The number of replicas, asked for by a Scale.
     Scale,
+    /// What a subresource of the kind's own stands for (`Strategy::parts`).
+    Own(&'static str),
 }
 
 impl Part {
-    pub fn of(subresource: &str) -> Self {
-        if subresource == "status" { Part::Status } else { Part::Main }
+    pub fn of(strategy: &dyn Strategy, subresource: &str) -> Self {
+        match strategy.parts().iter().find(|part| part.name == subresource) {
+            Some(part) => Part::Own(part.name),
+            None if subresource == "status" => Part::Status,
+            None => Part::Main,
+        }
     }
 
     pub(crate) fn subresource(self) -> &'static str {
@@ -31,6 +38,7 @@ impl Part {
             Part::Main => "",
             Part::Status => "status",
             Part::Scale => "scale",
+            Part::Own(name) => name,
         }
     }
 }
@@ -47,7 +55,7 @@ pub async fn update(call: Call) -> Result<Response, Status> {
     let target =
         Target { server: &call.server, strategy, user: &call.user, namespace: call.namespace(), name: call.name(), dry_run };
     let preconditions = object_meta::preconditions(&target, &object)?;
-    let part = Part::of(&call.info.subresource);
+    let part = Part::of(strategy, &call.info.subresource);
     let updated = {
         let (target, object, preconditions) = (&target, &object, &preconditions);
         let tracking = Tracking::By(&manager);
@@ -133,6 +141,12 @@ fn prepare(target: &Target<'_>, part: Part, old: &Value, new: &mut Value) -> Res
             strategy.prepare_status_update(new, old);
             errors.extend(object_meta::validate_update(new, old));
             errors.extend(strategy.validate_status_update(new, old));
+        }
+        Part::Own(name) => {
+            strategy.prepare_part_update(name, new, old);
+            errors.extend(object_meta::validate_update(new, old));
+            errors.extend(strategy.validate(new));
+            errors.extend(strategy.validate_part_update(name, new, old));
         }
     }
     if !errors.is_empty() {

@@ -43,6 +43,42 @@ fn weight(shares: i64) -> i64 {
     1 + (shares - 2) * 9999 / 262_142
 }
 
+/// Those of a pod as a whole; `None` is no limit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Limits {
+    shares: i64,
+    quota: Option<i64>,
+    memory: Option<i64>,
+}
+
+impl Limits {
+    fn of(pod: &Pod) -> Limits {
+        let (asked, limit) = (requests(pod), limits(pod));
+        let spec = pod.spec.clone().unwrap_or_default();
+        let has = |resources: Option<&ResourceRequirements>, name: &str| {
+            resources.and_then(|resources| resources.limits.as_ref()).is_some_and(|limits| limits.contains_key(name))
+        };
+        let limited = |name: &str| {
+            let mut all = spec.containers.iter().chain(spec.init_containers.iter().flatten());
+            has(spec.resources.as_ref(), name) || all.all(|container| has(container.resources.as_ref(), name))
+        };
+        Limits {
+            shares: shares(asked.milli_cpu),
+            quota: Some(quota(limit.milli_cpu)).filter(|quota| *quota > 0 && limited("cpu")),
+            memory: Some(limit.memory).filter(|memory| *memory > 0 && limited("memory")),
+        }
+    }
+
+    fn max(self, other: Limits) -> Limits {
+        let larger = |one: Option<i64>, other: Option<i64>| Some(one?.max(other?));
+        Limits {
+            shares: self.shares.max(other.shares),
+            quota: larger(self.quota, other.quota),
+            memory: larger(self.memory, other.memory),
+        }
+    }
+}
+
 impl Cgroups {
     pub fn detect(node_name: &str) -> Cgroups {
         let version = if Path::new(ROOT).join("cgroup.controllers").exists() { Version::Two } else { Version::One };
@@ -75,19 +111,17 @@ impl Cgroups {
         }
     }
 
-    /// Makes the pod's cgroup with its limits. Failing is not fatal: its containers have their own.
+    /// Makes the pod's cgroup with its limits, or changes them. Failing is not fatal: its containers have their own.
     pub fn set_up(&self, uid: &str, pod: &Pod) -> io::Result<()> {
-        let (asked, limit) = (requests(pod), limits(pod));
-        let spec = pod.spec.clone().unwrap_or_default();
-        let all_limit = |name: &str| {
-            spec.containers.iter().chain(spec.init_containers.iter().flatten()).all(|container| {
-                let limits = container.resources.as_ref().and_then(|resources| resources.limits.as_ref());
-                limits.is_some_and(|limits| limits.contains_key(name))
-            })
-        };
-        let shares = shares(asked.milli_cpu);
-        let quota = Some(quota(limit.milli_cpu)).filter(|quota| *quota > 0 && all_limit("cpu"));
-        let memory = Some(limit.memory).filter(|memory| *memory > 0 && all_limit("memory"));
+        self.write(uid, Limits::of(pod))
+    }
+
+    /// Before containers get other resources: their pod has what they need before and after.
+    pub fn make_room(&self, uid: &str, before: &Pod, after: &Pod) -> io::Result<()> {
+        self.write(uid, Limits::of(before).max(Limits::of(after)))
+    }
+
+    fn write(&self, uid: &str, Limits { shares, quota, memory }: Limits) -> io::Result<()> {
         let below = self.of_pod(uid);
         let below = below.trim_start_matches('/');
         match self.version {

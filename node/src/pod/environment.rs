@@ -63,9 +63,7 @@ pub fn field(pod: &Pod, path: &str, context: &Context, ips: &[String]) -> Result
 /// The amount of a resource, in units of the divisor, rounded up. Without a limit it is what the node has.
 pub fn resource(pod: &Pod, own: Option<&str>, wanted: &ResourceFieldSelector, context: &Context) -> Result<String, String> {
     let name = wanted.container_name.as_deref().filter(|name| !name.is_empty()).or(own).unwrap_or_default();
-    let containers = pod.spec.iter().flat_map(|spec| spec.containers.iter().chain(spec.init_containers.iter().flatten()));
-    let container = containers.into_iter().find(|container| container.name == name);
-    let container = container.ok_or_else(|| format!("container {name} not found"))?;
+    let container = super::start::container(pod, name).ok_or_else(|| format!("container {name} not found"))?;
     let (list, key) = wanted.resource.split_once('.').ok_or_else(|| format!("unsupported resource: {}", wanted.resource))?;
     let resources = container.resources.clone().unwrap_or_default();
     let given = match list {

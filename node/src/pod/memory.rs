@@ -1,10 +1,11 @@
 //! What the agent remembers of a pod between two looks at it. All of it may be lost: a restart of the agent loses it.
 
+use super::allocation::{Change, Grant, Pending, change};
 use super::observed::{Container, Observed};
 use super::plan::restarts;
 use crate::probe::Health;
 use jiff::{SignedDuration, Timestamp};
-use slipway_api::core::PodSpec;
+use slipway_api::core::{self, PodSpec};
 use slipway_api::pod::is_sidecar;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -53,6 +54,19 @@ pub struct Ending {
     pub grace_seconds: i64,
 }
 
+/// How far a resize is.
+#[derive(Debug, Clone, Default)]
+pub struct Resize {
+    /// Why what is wanted is not granted.
+    pub pending: Option<Pending>,
+    /// Why what is granted could not be put in force, and when that is tried again.
+    pub failure: Option<(String, Timestamp)>,
+    /// It is being put in force at this moment.
+    pub is_running: bool,
+    /// Containers that were killed to be started with other resources, by id: they start again whatever the pod's policy is.
+    pub restarting: BTreeSet<String>,
+}
+
 #[derive(Debug, Clone, Default)]
 pub struct Memory {
     pub back_offs: BTreeMap<String, BackOff>,
@@ -61,6 +75,10 @@ pub struct Memory {
     pub sandbox_failure: Option<Failure>,
     /// Containers that are being made at this moment.
     pub starting: BTreeSet<String>,
+    /// What the node has granted, and what of it the runtime has been told.
+    pub granted: Grant,
+    pub in_force: Grant,
+    pub resize: Resize,
     pub probes: Health,
     pub ending: Option<Ending>,
 }
@@ -81,6 +99,19 @@ impl Memory {
         self.back_offs.insert(name.to_owned(), BackOff { delay: next_delay(before), since: now });
     }
 
+    /// What becomes of a container that runs, so that it has what it was granted.
+    pub fn change(&self, container: &core::Container) -> Change {
+        let (granted, in_force) = (&self.granted.containers, &self.in_force.containers);
+        if self.starting.contains(&container.name) {
+            // It may run already, and what it has been started with is noted once that is done.
+            return Change::Nothing;
+        }
+        match (granted.get(&container.name), in_force.get(&container.name)) {
+            (Some(granted), Some(in_force)) => change(container, granted, in_force),
+            _ => Change::Nothing,
+        }
+    }
+
     /// An init container failed for good, so the pod has.
     pub fn init_failed(&self, spec: &PodSpec, observed: &Observed) -> bool {
         spec.init_containers.iter().flatten().filter(|container| !is_sidecar(container)).any(|container| {
@@ -91,7 +122,9 @@ impl Memory {
 
     /// Forgets what is about containers that are gone.
     pub fn forget_gone(&mut self, observed: &Observed) {
-        self.probes.retain(|id| observed.containers.iter().any(|container| container.id == id));
+        let is_there = |id: &str| observed.containers.iter().any(|container| container.id == id);
+        self.probes.retain(is_there);
+        self.resize.restarting.retain(|id| is_there(id));
     }
 }
 

@@ -1,5 +1,6 @@
 //! Pods: what to run, running it, and telling the API server of it.
 
+pub mod allocation;
 pub mod cgroup;
 pub mod config;
 pub mod environment;
@@ -35,6 +36,7 @@ pub struct Context {
     pub images: image::Images,
     pub tokens: volume::Tokens,
     pub cgroups: cgroup::Cgroups,
+    pub allocations: allocation::Allocations,
     /// Of this node, by resource.
     pub allocatable: RwLock<BTreeMap<String, String>>,
 }
@@ -42,6 +44,15 @@ pub struct Context {
 impl Context {
     pub fn allocatable(&self, resource: &str) -> Option<String> {
         self.allocatable.read().get(resource).cloned()
+    }
+
+    /// What there is for pods of what they can be resized in.
+    pub fn room(&self) -> slipway_api::pod::Resources {
+        let text = |name: &str| {
+            Some((name.to_owned(), k8s_openapi::apimachinery::pkg::api::resource::Quantity(self.allocatable(name)?)))
+        };
+        let list = ["cpu", "memory"].into_iter().filter_map(text).collect();
+        slipway_api::pod::Resources::from_list(Some(&list))
     }
 
     /// Where a pod's files are.

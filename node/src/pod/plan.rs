@@ -1,10 +1,11 @@
 //! What to do next for a pod: a pure function of the pod, of what runs, of what the agent remembers, and of the time.
 
+use super::allocation::Change;
 use super::memory::{Failure, Memory};
 use super::observed::{Container, Observed, State};
 use jiff::{SignedDuration, Timestamp};
 use slipway_api::core::{self, Pod, PodSpec};
-use slipway_api::pod::{is_sidecar, is_terminal};
+use slipway_api::pod::{as_container, is_sidecar, is_terminal};
 use std::collections::BTreeMap;
 
 /// A kill without a word gets this long all the same, as in Kubernetes.
@@ -29,6 +30,12 @@ pub enum Step {
         name: String,
         grace_seconds: i64,
         why: String,
+        /// It starts again with other resources, whatever the pod's policy is.
+        resize: bool,
+    },
+    /// Puts what the node has granted in force: in these containers, by name and id, and in the pod as a whole.
+    Resize {
+        containers: Vec<(String, String)>,
     },
     StopSandbox {
         id: String,
@@ -110,11 +117,53 @@ pub fn plan(pod: &Pod, observed: &Observed, memory: &Memory, now: Timestamp) -> 
             return plan;
         }
         plan.steps.push(Step::StartSandbox { attempt: observed.sandboxes.first().map_or(0, |old| old.attempt + 1) });
-        start_containers(&mut plan, pod, spec, &Observed { sandboxes: vec![], ..observed.clone() }, memory, now, None, grace);
+        let observed = Observed { sandboxes: vec![], ..observed.clone() };
+        start_containers(&mut plan, &Here { pod, spec, observed: &observed, memory, now, sandbox: None }, grace);
         return plan;
     };
-    start_containers(&mut plan, pod, spec, observed, memory, now, Some(&sandbox.id), grace);
+    let here = Here { pod, spec, observed, memory, now, sandbox: Some(&sandbox.id) };
+    start_ephemeral(&mut plan, &here);
+    start_containers(&mut plan, &here, grace);
+    resize(&mut plan, &here);
     plan
+}
+
+/// Ephemeral containers start before all others, to help where those can't, and never again.
+fn start_ephemeral(plan: &mut Plan, here: &Here<'_>) {
+    for ephemeral in here.spec.ephemeral_containers.iter().flatten() {
+        let attempt = match here.observed.latest(&ephemeral.name) {
+            None => 0,
+            // Made, and never started: the agent ended in between.
+            Some(made) if made.state == State::Created && !here.memory.starting.contains(&ephemeral.name) => {
+                plan.steps.push(Step::RemoveContainer { id: made.id.clone() });
+                made.attempt
+            }
+            Some(_) => continue,
+        };
+        let fate = here.unless_failing(plan, &as_container(ephemeral), Fate::Start { attempt, after: None });
+        if let Fate::Start { attempt, after } = fate {
+            plan.steps.push(Step::StartContainer { name: ephemeral.name.clone(), attempt, after });
+        }
+    }
+}
+
+/// Of the containers that go on, those that get other resources as they run.
+fn resize(plan: &mut Plan, here: &Here<'_>) {
+    let memory = here.memory;
+    let ends = |id: &str| plan.steps.iter().any(|step| matches!(step, Step::Kill { id: killed, .. } if killed == id));
+    let all = here.spec.containers.iter().chain(here.spec.init_containers.iter().flatten());
+    let running = all.filter_map(|container| Some((container, here.current(&container.name)?)));
+    let changed = running
+        .filter(|(container, running)| running.is_running() && memory.change(container) == Change::InPlace && !ends(&running.id));
+    let containers: Vec<_> = changed.map(|(container, running)| (container.name.clone(), running.id.clone())).collect();
+    if containers.is_empty() && memory.granted.pod == memory.in_force.pod {
+        return;
+    }
+    match &memory.resize.failure {
+        _ if memory.resize.is_running || plan.steps.iter().any(|step| matches!(step, Step::StopSandbox { .. })) => {}
+        Some((_, retry_at)) if *retry_at > here.now => plan.wake(*retry_at),
+        _ => plan.steps.push(Step::Resize { containers }),
+    }
 }
 
 /// How long the pod still has, if it is to end.
@@ -136,7 +185,7 @@ pub fn deadline(pod: &Pod) -> Option<Timestamp> {
 }
 
 fn kill(container: &Container, grace_seconds: i64, why: &str) -> Step {
-    Step::Kill { id: container.id.clone(), name: container.name.clone(), grace_seconds, why: why.to_owned() }
+    Step::Kill { id: container.id.clone(), name: container.name.clone(), grace_seconds, why: why.to_owned(), resize: false }
 }
 
 /// Ends everything: first the main and init containers together, then the sidecars, the last one first, then the sandbox.
@@ -193,18 +242,8 @@ fn anything_left(spec: &PodSpec, observed: &Observed, memory: &Memory) -> bool {
     })
 }
 
-#[expect(clippy::too_many_arguments, reason = "they are what the plan is a function of")]
-fn start_containers(
-    plan: &mut Plan,
-    pod: &Pod,
-    spec: &PodSpec,
-    observed: &Observed,
-    memory: &Memory,
-    now: Timestamp,
-    sandbox: Option<&str>,
-    grace: i64,
-) {
-    let here = Here { pod, spec, observed, memory, now, sandbox };
+fn start_containers(plan: &mut Plan, here: &Here<'_>, grace: i64) {
+    let Here { spec, observed, memory, .. } = *here;
     // Init containers are over for good once a main container has run in this sandbox.
     let initialized = spec.containers.iter().any(|container| here.current(&container.name).is_some());
     for container in spec.init_containers.iter().flatten() {
@@ -216,7 +255,7 @@ fn start_containers(
         let proceed = match fate {
             Fate::Ended { success: true } => true,
             Fate::Ended { success: false } => {
-                end(plan, spec, observed, grace, "Stopping container");
+                end_instead(plan, spec, observed, grace);
                 return;
             }
             Fate::Keep if sidecar => {
@@ -244,9 +283,14 @@ fn start_containers(
         }
     }
     if all_ended {
-        plan.steps.retain(|step| !matches!(step, Step::StartContainer { .. } | Step::StartSandbox { .. }));
-        end(plan, spec, observed, grace, "Stopping container");
+        end_instead(plan, spec, observed, grace);
     }
+}
+
+/// Nothing more is started.
+fn end_instead(plan: &mut Plan, spec: &PodSpec, observed: &Observed, grace: i64) {
+    plan.steps.retain(|step| !matches!(step, Step::StartContainer { .. } | Step::StartSandbox { .. }));
+    end(plan, spec, observed, grace, "Stopping container");
 }
 
 struct Here<'a> {
@@ -281,6 +325,15 @@ impl Here<'_> {
                     plan.steps.push(kill(latest, grace, &why));
                     return Fate::Wait;
                 }
+                if self.memory.change(container) == Change::Restart {
+                    let why = format!("Container {} resize requires restart", container.name);
+                    let mut step = kill(latest, grace, &why);
+                    if let Step::Kill { resize, .. } = &mut step {
+                        *resize = true;
+                    }
+                    plan.steps.push(step);
+                    return Fate::Wait;
+                }
                 Fate::Keep
             }
             State::Created if here && self.memory.starting.contains(&container.name) => Fate::Wait,
@@ -292,6 +345,9 @@ impl Here<'_> {
             State::Exited | State::Unknown => {
                 // In a new sandbox the init containers run once more.
                 let again = init && !here;
+                if here && self.memory.resize.restarting.contains(&latest.id) {
+                    return self.unless_failing(plan, container, Fate::Start { attempt: latest.attempt + 1, after: None });
+                }
                 if !again && init && !sidecar && latest.exit_code == 0 && latest.state == State::Exited {
                     return Fate::Ended { success: true };
                 }

@@ -1,4 +1,5 @@
 use super::*;
+use crate::pod::allocation::Grant;
 use crate::pod::observed::Sandbox;
 use crate::probe::Kind;
 use serde_json::{Value, json};
@@ -49,6 +50,10 @@ fn steps(plan: &Plan) -> String {
         Step::StartSandbox { attempt } => format!("sandbox {attempt}"),
         Step::StartContainer { name, attempt, .. } => format!("start {name} {attempt}"),
         Step::Kill { id, grace_seconds, .. } => format!("kill {id} {grace_seconds}"),
+        Step::Resize { containers } => {
+            let names: Vec<&str> = containers.iter().map(|(name, _)| name.as_str()).collect();
+            format!("resize [{}]", names.join(" "))
+        }
         Step::StopSandbox { id } => format!("stop {id}"),
         Step::RemoveContainer { id } => format!("remove {id}"),
         Step::RemoveSandbox { id } => format!("remove {id}"),
@@ -292,6 +297,7 @@ mod converge {
                     assert_eq!(killed.state, RUNS, "only what runs is killed");
                     (killed.state, killed.exit_code, killed.finished_at) = (ENDED, 137, Some(now));
                 }
+                Step::Resize { .. } => memory.in_force = memory.granted.clone(),
                 Step::StopSandbox { id } => {
                     seen.sandboxes.iter_mut().filter(|sandbox| sandbox.id == *id).for_each(|sandbox| sandbox.ready = false)
                 }
@@ -339,4 +345,77 @@ mod converge {
             prop_assert!(seen.running().next().is_none() && plan(&subject, &seen, &memory, at(50_000)).over);
         }
     }
+}
+
+fn with_ephemeral(mut pod: Pod) -> Pod {
+    let debug = json!([{ "name": "debug", "image": "i", "targetContainerName": "a" }]);
+    pod.spec.as_mut().unwrap().ephemeral_containers = Some(serde_json::from_value(debug).unwrap());
+    pod
+}
+
+#[test]
+fn an_ephemeral_container_starts_once_and_ends_with_the_pod() {
+    let pod = with_ephemeral(two());
+    let both = [container("a", 0, 0, RUNS, 0), container("b", 0, 0, RUNS, 0)];
+    let with = |more: Container| observed(&[sandbox(0, true)], &[both.as_slice(), &[more]].concat());
+    assert_eq!(planned(&pod, &observed(&[], &[])), "sandbox 0, start a 0, start b 0");
+    assert_eq!(planned(&pod, &observed(&[sandbox(0, true)], &both)), "start debug 0");
+    assert_eq!(planned(&pod, &observed(&[sandbox(0, true)], &[])), "start debug 0, start a 0, start b 0");
+    assert_eq!(planned(&pod, &with(container("debug", 0, 0, RUNS, 0))), "");
+    assert_eq!(planned(&pod, &with(container("debug", 0, 0, ENDED, 1))), "");
+    let made = container("debug", 0, 0, State::Created, 0);
+    assert_eq!(planned(&pod, &with(made)), "remove debug0, start debug 0");
+    // Not even in a new sandbox.
+    let moved = [container("a", 1, 1, RUNS, 0), container("b", 1, 1, RUNS, 0), container("debug", 0, 0, ENDED, 1)];
+    assert_eq!(planned(&pod, &observed(&[sandbox(1, true), sandbox(0, false)], &moved)), "");
+    let over = [container("a", 0, 0, ENDED, 0), container("b", 0, 0, ENDED, 0), container("debug", 0, 0, RUNS, 0)];
+    assert_eq!(planned(&never(pod.clone()), &observed(&[sandbox(0, true)], &over)), "kill debug0 30");
+    assert_eq!(planned(&never(pod), &observed(&[sandbox(0, true)], &over[..2])), "stop s0");
+}
+
+/// A pod whose containers were started with these CPUs, and are granted those.
+fn granted(pod: &Pod, in_force: &str, granted: &str) -> Memory {
+    let of = |cpu: &str| {
+        let names = pod.spec.iter().flat_map(|spec| &spec.containers).map(|container| container.name.clone());
+        let list = || serde_json::from_value(json!({ "requests": { "cpu": cpu } })).unwrap();
+        Grant { pod: None, containers: names.map(|name| (name, list())).collect() }
+    };
+    Memory { granted: of(granted), in_force: of(in_force), ..Memory::default() }
+}
+
+#[test]
+fn what_is_granted_is_put_in_force_as_the_policy_says() {
+    let policy = json!([{ "resourceName": "cpu", "restartPolicy": "RestartContainer" }]);
+    let pod = pod(json!({ "restartPolicy": "OnFailure", "containers": [
+        { "name": "a", "image": "i" }, { "name": "b", "image": "i", "resizePolicy": policy }] }));
+    let all = observed(&[sandbox(0, true)], &[container("a", 0, 0, RUNS, 0), container("b", 0, 0, RUNS, 0)]);
+    let planned = |memory: &Memory, seen: &Observed| steps(&plan(&pod, seen, memory, at(0)));
+    assert_eq!(planned(&granted(&pod, "1", "1000m"), &all), "");
+    let mut memory = granted(&pod, "1", "2");
+    assert_eq!(planned(&memory, &all), "kill b0 30, resize [a]");
+    memory.resize.failure = Some(("no".into(), at(5)));
+    assert_eq!(planned(&memory, &all), "kill b0 30");
+    assert_eq!(plan(&pod, &all, &memory, at(0)).wake_at, Some(at(5)));
+    memory.resize = Default::default();
+    // It has ended well, and starts again all the same: it was only to get its resources.
+    let ended = observed(&[sandbox(0, true)], &[container("a", 0, 0, RUNS, 0), container("b", 0, 0, ENDED, 0)]);
+    assert_eq!(planned(&memory, &ended), "resize [a]");
+    memory.resize.restarting.insert("b0".into());
+    assert_eq!(planned(&memory, &ended), "start b 1, resize [a]");
+    memory.resize.is_running = true;
+    assert_eq!(planned(&memory, &ended), "start b 1");
+    // It runs before it is noted what it has been started with.
+    memory.starting.insert("b".into());
+    let again = observed(&[sandbox(0, true)], &[container("a", 0, 0, RUNS, 0), container("b", 1, 0, RUNS, 0)]);
+    assert_eq!(planned(&memory, &again), "");
+}
+
+#[test]
+fn a_pods_own_resources_are_put_in_force_too() {
+    let pod = pod(json!({ "containers": [{ "name": "a", "image": "i" }] }));
+    let seen = observed(&[sandbox(0, true)], &[container("a", 0, 0, RUNS, 0)]);
+    let mut memory = granted(&pod, "1", "1");
+    memory.granted.pod = serde_json::from_value(json!({ "requests": { "cpu": "2" } })).unwrap();
+    assert_eq!(steps(&plan(&pod, &seen, &memory, at(0))), "resize []");
+    assert_eq!(steps(&plan(&pod, &observed(&[], &[]), &memory, at(0))), "sandbox 0, start a 0");
 }

@@ -2,6 +2,7 @@
 
 use crate::runtime::api;
 use slipway_api::core::{Container, Pod, PodSpec, SecurityContext};
+use slipway_api::pod::as_container;
 
 const MASKED: [&str; 12] = [
     "/proc/asound",
@@ -29,6 +30,14 @@ pub fn namespaces(spec: &PodSpec) -> api::NamespaceOption {
         pid: node(spec.host_pid, pid),
         ipc: node(spec.host_ipc, api::NamespaceMode::Pod),
         ..Default::default()
+    }
+}
+
+/// The PID namespace of another container instead of one's own. Where all share one, that is the other's already.
+pub fn aim(namespaces: &mut api::NamespaceOption, container: &str) {
+    if namespaces.pid == api::NamespaceMode::Container as i32 {
+        namespaces.pid = api::NamespaceMode::Target as i32;
+        namespaces.target_id = container.to_owned();
     }
 }
 
@@ -61,13 +70,14 @@ pub fn is_privileged(container: &Container) -> bool {
 pub fn of_sandbox(pod: &Pod) -> api::LinuxSandboxSecurityContext {
     let spec = pod.spec.clone().unwrap_or_default();
     let security = spec.security_context.clone().unwrap_or_default();
-    let all = spec.containers.iter().chain(spec.init_containers.iter().flatten());
+    let mut all = spec.containers.iter().chain(spec.init_containers.iter().flatten());
+    let mut ephemeral = spec.ephemeral_containers.iter().flatten();
     api::LinuxSandboxSecurityContext {
         namespace_options: Some(namespaces(&spec)),
         run_as_user: int(security.run_as_user),
         run_as_group: int(security.run_as_group.filter(|_| security.run_as_user.is_some())),
         supplemental_groups: groups(&spec),
-        privileged: all.into_iter().any(is_privileged),
+        privileged: all.any(is_privileged) || ephemeral.any(|ephemeral| is_privileged(&as_container(ephemeral))),
         seccomp: Some(seccomp(Some("RuntimeDefault"), None)),
         ..Default::default()
     }

@@ -2,10 +2,13 @@
 
 use super::memory::Failure;
 use super::plan::Step;
-use super::{Context, config, hosts, image, lifecycle};
+use super::{Context, config, hosts, image, lifecycle, security};
+use crate::runtime::api;
 use crate::volume;
 use jiff::{SignedDuration, Timestamp};
-use slipway_api::core::{Container, Pod};
+use slipway_api::core::{Container, EphemeralContainer, Pod, PodSpec};
+use slipway_api::pod::as_container;
+use std::borrow::Cow;
 use std::fs;
 use std::sync::Arc;
 use std::time::Duration;
@@ -40,12 +43,20 @@ pub struct Start {
     /// What failed before, for the back-off.
     pub failures: std::collections::BTreeMap<String, Failure>,
     pub sandbox_failure: Option<Failure>,
+    /// The containers that there are, the newest of each name: one of them may be what an ephemeral container looks into.
+    pub ids: std::collections::BTreeMap<String, String>,
     pub cancel: CancellationToken,
 }
 
-pub fn container<'a>(pod: &'a Pod, name: &str) -> Option<&'a Container> {
+/// Whichever kind of container it is.
+pub fn container<'a>(pod: &'a Pod, name: &str) -> Option<Cow<'a, Container>> {
     let spec = pod.spec.as_ref()?;
-    spec.containers.iter().chain(spec.init_containers.iter().flatten()).find(|container| container.name == name)
+    let lasting = spec.containers.iter().chain(spec.init_containers.iter().flatten()).find(|container| container.name == name);
+    lasting.map(Cow::Borrowed).or_else(|| Some(Cow::Owned(as_container(ephemeral(spec, name)?))))
+}
+
+fn ephemeral<'a>(spec: &'a PodSpec, name: &str) -> Option<&'a EphemeralContainer> {
+    spec.ephemeral_containers.iter().flatten().find(|ephemeral| ephemeral.name == name)
 }
 
 impl Start {
@@ -85,7 +96,7 @@ impl Start {
                     let file = dir.join("etc-hosts");
                     let hosts = hosts::hosts_file(pod, context, &place.ips);
                     fs::write(file, hosts).map_err(|error| ("Failed", format!("failed to write the hosts file: {error}")))?;
-                    match self.container(spec, *attempt, place, &mounted).await {
+                    match self.container(&spec, *attempt, place, &mounted).await {
                         Ok(()) => outcome.started.push((name.clone(), *after)),
                         Err(Some(failure)) => outcome.failures.push((name.clone(), failure)),
                         Err(None) => return Ok(()),
@@ -147,7 +158,8 @@ impl Start {
             () = self.cancel.cancelled() => return Err(None),
         };
         let config = config::container(pod, spec, attempt, &image, &mounted.paths, &place.ips, context).await;
-        let config = config.map_err(|why| fail("CreateContainerConfigError", why))?;
+        let mut config = config.map_err(|why| fail("CreateContainerConfigError", why))?;
+        self.aim(name, &mut config).map_err(|why| fail("CreateContainerConfigError", why))?;
         prepare_files(context, pod, uid, name, attempt).map_err(|error| fail("CreateContainerConfigError", error.to_string()))?;
         let made = context.runtime.create_container(&place.sandbox, config, sandbox_config).await;
         let id = made.map_err(|error| fail("CreateContainerError", error.to_string()))?;
@@ -164,6 +176,23 @@ impl Start {
             context.recorder.normal(pod, Some(name), "Killing", message);
             let grace = pod.spec.as_ref().and_then(|spec| spec.termination_grace_period_seconds).unwrap_or(30).max(1);
             lifecycle::kill(pod, Some(spec), &id, Duration::from_secs(grace as u64), ip, context).await;
+        }
+        Ok(())
+    }
+}
+
+impl Start {
+    /// Lets an ephemeral container see the processes of the one that it is to look into.
+    fn aim(&self, name: &str, config: &mut api::ContainerConfig) -> Result<(), String> {
+        let ephemeral = self.pod.spec.as_ref().and_then(|spec| ephemeral(spec, name));
+        let target = ephemeral.and_then(|ephemeral| ephemeral.target_container_name.as_deref()).unwrap_or_default();
+        if target.is_empty() {
+            return Ok(());
+        }
+        let id = self.ids.get(target).ok_or_else(|| format!("unable to find target container {target}"))?;
+        let security = config.linux.as_mut().and_then(|linux| linux.security_context.as_mut());
+        if let Some(namespaces) = security.and_then(|security| security.namespace_options.as_mut()) {
+            security::aim(namespaces, id);
         }
         Ok(())
     }

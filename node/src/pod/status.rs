@@ -1,5 +1,6 @@
 //! The pod's status: a pure function of the pod, of what runs, of what the agent remembers, and of the time.
 
+use super::allocation::Change;
 use super::memory::Memory;
 use super::observed::{Container, Observed, State};
 use super::plan::{Plan, restarts};
@@ -9,7 +10,8 @@ use slipway_api::core::{
     PodCondition, PodIP, PodSpec, PodStatus,
 };
 use slipway_api::meta::Time;
-use slipway_api::pod::{is_sidecar, qos_class};
+use slipway_api::pod::{as_container, is_sidecar, qos_class};
+use slipway_api::resize;
 use std::collections::BTreeMap;
 
 /// What the agent knows beside the pod itself.
@@ -52,6 +54,20 @@ pub fn status(pod: &Pod, facts: &Facts) -> PodStatus {
         status.init_container_statuses = Some(describe(init, old.init_container_statuses.as_ref(), true));
     }
     status.container_statuses = Some(describe(&spec.containers, old.container_statuses.as_ref(), false));
+    let ephemeral: Vec<core::Container> = spec.ephemeral_containers.iter().flatten().map(as_container).collect();
+    if !ephemeral.is_empty() {
+        let mut all = describe(&ephemeral, old.ephemeral_container_statuses.as_ref(), false);
+        // Nothing waits for one of them to be ready, and it has no resources.
+        for status in &mut all {
+            (status.ready, status.started) = (false, None);
+            (status.resources, status.allocated_resources) = (None, None);
+        }
+        status.ephemeral_container_statuses = Some(all);
+    }
+    if spec.resources.is_some() {
+        status.resources.clone_from(&facts.memory.in_force.pod);
+        status.allocated_resources = facts.memory.granted.pod.as_ref().and_then(|granted| granted.requests.clone());
+    }
     let phase = match old.phase.as_deref() {
         Some(ended @ ("Succeeded" | "Failed")) => ended.to_owned(),
         _ => phase(spec, &status, facts).to_owned(),
@@ -104,6 +120,7 @@ fn container_status(
         started: Some(false),
         ..Default::default()
     };
+    resources(&mut status, container, facts);
     let Some(latest) = facts.observed.latest(name) else {
         // What ended and was removed since is only in the status by now.
         if let Some(old) = old.filter(|old| is_terminated(old)) {
@@ -154,6 +171,17 @@ fn container_status(
     status.state = Some(state);
     status.last_state = Some(last_state);
     status
+}
+
+/// What the container has: what was put in force while it runs, else what it will start with.
+fn resources(status: &mut ContainerStatus, container: &core::Container, facts: &Facts) {
+    let (name, memory) = (&container.name, facts.memory);
+    let asked = container.resources.clone().unwrap_or_default();
+    let granted = memory.granted.containers.get(name).unwrap_or(&asked);
+    let runs = facts.observed.latest(name).is_some_and(Container::is_running);
+    let in_force = memory.in_force.containers.get(name).filter(|_| runs);
+    status.resources = Some(in_force.unwrap_or(granted).clone());
+    status.allocated_resources = granted.requests.clone().filter(|requests| !requests.is_empty());
 }
 
 fn is_terminated(status: &ContainerStatus) -> bool {
@@ -222,6 +250,47 @@ fn phase(spec: &PodSpec, status: &PodStatus, facts: &Facts) -> &'static str {
     }
 }
 
+/// Those that a pod has only while it is resized.
+pub const RESIZE: [&str; 2] = [resize::PENDING, resize::IN_PROGRESS];
+
+type Condition = (&'static str, (bool, &'static str, String));
+
+fn resize_conditions(spec: &PodSpec, facts: &Facts) -> Vec<Condition> {
+    let memory = facts.memory;
+    let mut all = vec![];
+    if facts.plan.over {
+        return all;
+    }
+    if let Some(pending) = &memory.resize.pending {
+        all.push((resize::PENDING, (true, pending.reason, pending.message.clone())));
+    }
+    let mut containers = spec.containers.iter().chain(spec.init_containers.iter().flatten());
+    let restarts = || {
+        facts
+            .observed
+            .containers
+            .iter()
+            .any(|container| memory.resize.restarting.contains(&container.id) && is_last(container, facts))
+    };
+    let changes = containers.any(|container| {
+        let runs = facts.observed.latest(&container.name).is_some_and(Container::is_running);
+        runs && memory.change(container) != Change::Nothing
+    });
+    if memory.resize.is_running || changes || restarts() || memory.granted.pod != memory.in_force.pod {
+        let (reason, message) = match &memory.resize.failure {
+            Some((why, _)) => (resize::ERROR, why.clone()),
+            None => ("", String::new()),
+        };
+        all.push((resize::IN_PROGRESS, (true, reason, message)));
+    }
+    all
+}
+
+/// Nothing has been started in its place yet.
+fn is_last(container: &Container, facts: &Facts) -> bool {
+    facts.observed.latest(&container.name).is_some_and(|latest| latest.id == container.id)
+}
+
 fn conditions(pod: &Pod, spec: &PodSpec, status: &mut PodStatus, facts: &Facts, initialized: bool) {
     let phase = status.phase.clone().unwrap_or_default();
     let ended = match phase.as_str() {
@@ -275,8 +344,9 @@ fn conditions(pod: &Pod, spec: &PodSpec, status: &mut PodStatus, facts: &Facts, 
         ("ContainersReady", containers),
         ("PodScheduled", (true, "", String::new())),
     ];
+    let all: Vec<_> = all.into_iter().chain(resize_conditions(spec, facts)).collect();
     let old = status.conditions.take().unwrap_or_default();
-    let ours = |kind: &str| all.iter().any(|(name, _)| *name == kind);
+    let ours = |kind: &str| RESIZE.contains(&kind) || all.iter().any(|(name, _)| *name == kind);
     let mut conditions: Vec<PodCondition> = vec![];
     for (kind, (holds, reason, message)) in &all {
         let holds = if *holds { "True" } else { "False" };

@@ -96,3 +96,48 @@ fn before_init_containers_are_done_the_others_wait_for_them() {
     assert!(status.init_container_statuses.as_ref().unwrap()[0].ready);
     assert_eq!(condition(&status, "Initialized").0, "True");
 }
+
+#[test]
+fn a_resize_is_told_of_while_it_lasts() {
+    use crate::pod::allocation::{Grant, Pending};
+    let list = |cpu: &str| serde_json::from_value(json!({ "requests": { "cpu": cpu } })).unwrap();
+    let resources = json!({ "requests": { "cpu": "3" } });
+    let pod = pod(json!({ "containers": [{ "name": "a", "image": "i", "resources": resources }] }));
+    let seen = observed(&[sandbox(0, true)], &[container("a", 0, 0, State::Running, 0)]);
+    let grant = |cpu: &str| Grant { pod: None, containers: [("a".to_owned(), list(cpu))].into() };
+    let mut memory = Memory { granted: grant("2"), in_force: grant("1"), ..Memory::default() };
+    let pending = Pending { reason: resize::DEFERRED, message: "no room".into() };
+    memory.resize.pending = Some(pending);
+    let status = told(&pod, &seen, &memory);
+    assert_eq!(condition(&status, resize::PENDING), ("True".into(), "Deferred".into()));
+    assert_eq!(condition(&status, resize::IN_PROGRESS), ("True".into(), String::new()));
+    let first = &status.container_statuses.as_ref().unwrap()[0];
+    assert_eq!(first.resources, Some(list("1")));
+    assert_eq!(first.allocated_resources, resource_list("2"));
+    memory.resize.failure = Some(("too little".into(), at(5)));
+    assert_eq!(condition(&told(&pod, &seen, &memory), resize::IN_PROGRESS).1, "Error");
+
+    // What was told stays no longer than it holds.
+    let mut later = pod;
+    later.status = Some(serde_json::from_value(serde_json::to_value(&status).unwrap()).unwrap());
+    let memory = Memory { granted: grant("3"), in_force: grant("3"), ..Memory::default() };
+    let kinds = told(&later, &seen, &memory).conditions.unwrap();
+    assert!(!kinds.iter().any(|condition| RESIZE.contains(&condition.type_.as_str())), "{kinds:?}");
+}
+
+fn resource_list(cpu: &str) -> Option<BTreeMap<String, k8s_openapi::apimachinery::pkg::api::resource::Quantity>> {
+    serde_json::from_value(json!({ "cpu": cpu })).unwrap()
+}
+
+#[test]
+fn an_ephemeral_container_is_told_of_beside_the_others() {
+    let debug = json!([{ "name": "debug", "image": "i" }]);
+    let pod = pod(json!({ "containers": [{ "name": "a", "image": "i" }], "ephemeralContainers": debug }));
+    let running = [container("a", 0, 0, State::Running, 0), container("debug", 0, 0, State::Running, 0)];
+    let status = told(&pod, &observed(&[sandbox(0, true)], &running), &Memory::default());
+    let told = &status.ephemeral_container_statuses.as_ref().unwrap()[0];
+    assert!(told.state.as_ref().unwrap().running.is_some());
+    assert_eq!((told.ready, told.started, &told.resources), (false, None, &None));
+    assert_eq!(condition(&status, "Ready").0, "True");
+    assert_eq!(status.container_statuses.unwrap().len(), 1);
+}

@@ -1,10 +1,15 @@
 //! One pod's worker: looks, plans, acts, and reports, until nothing is left of the pod.
 
+mod resize;
+
+pub use resize::count;
+
+use super::allocation::Grant;
 use super::memory::{Ending, Memory};
 use super::observed::{Observed, observe};
 use super::plan::{Plan, Step, deadline, plan};
 use super::start::{Outcome, Place, Start, container};
-use super::status::{Facts, status};
+use super::status::{Facts, RESIZE, status};
 use super::{Context, lifecycle, termination};
 use crate::probe::{Kind, Probes, Target, run::Report};
 use crate::volume;
@@ -12,6 +17,7 @@ use jiff::Timestamp;
 use kube::api::{Api, DeleteParams, Patch, PatchParams, Preconditions};
 use slipway_api::core::{Pod, PodStatus};
 use slipway_api::pod::{is_deleted, is_terminal};
+use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
 use std::fs;
 use std::sync::Arc;
@@ -30,6 +36,7 @@ const REPORTS_MAX: usize = 64;
 enum Done {
     Started(Outcome),
     Killed(String),
+    Resized(resize::Outcome),
 }
 
 pub struct Worker {
@@ -46,6 +53,10 @@ pub struct Worker {
     reports: mpsc::Receiver<Report>,
     background: JoinSet<Done>,
     starting: Option<CancellationToken>,
+    /// What those that are being started are started with.
+    starting_with: Grant,
+    /// What the pod was granted is remembered for the next agent.
+    kept: bool,
     /// With the grace each was given.
     killing: HashMap<String, i64>,
     backed_off: BTreeMap<String, Option<Timestamp>>,
@@ -70,6 +81,8 @@ impl Worker {
             reports,
             background: JoinSet::new(),
             starting: None,
+            starting_with: Grant::default(),
+            kept: false,
             killing: HashMap::new(),
             backed_off: BTreeMap::new(),
             gone: false,
@@ -136,9 +149,10 @@ impl Worker {
             let grace_seconds = self.pod.spec.as_ref().and_then(|spec| spec.termination_grace_period_seconds).unwrap_or(30);
             self.memory.ending = Some(Ending { reason: "DeadlineExceeded".into(), message, grace_seconds });
         }
+        self.ask_for_room(now);
         let mut plan = plan(&self.pod, &self.observed, &self.memory, now);
         self.act(&plan).await?;
-        let busy = self.starting.is_some() || !self.killing.is_empty();
+        let busy = self.starting.is_some() || !self.killing.is_empty() || self.memory.resize.is_running;
         plan.over &= !busy;
         if !self.gone {
             self.keep_probing();
@@ -178,7 +192,13 @@ impl Worker {
         }
         for step in &plan.steps {
             match step {
-                Step::Kill { id, name, grace_seconds, why } => self.kill(id, name, *grace_seconds, why),
+                Step::Kill { id, name, grace_seconds, why, resize } => {
+                    if *resize {
+                        self.memory.resize.restarting.insert(id.clone());
+                    }
+                    self.kill(id, name, *grace_seconds, why);
+                }
+                Step::Resize { containers } => self.resize(containers),
                 Step::StopSandbox { id } if self.starting.is_none() => self.context.runtime.stop_sandbox(id).await?,
                 Step::RemoveContainer { id } if self.starting.is_none() => self.context.runtime.remove_container(id).await?,
                 Step::RemoveSandbox { id } if self.starting.is_none() => {
@@ -212,14 +232,16 @@ impl Worker {
         });
         let start = Start {
             context: self.context.clone(),
-            pod: self.pod.clone(),
+            pod: self.granted_pod(),
             steps,
             place,
+            ids: self.observed.containers.iter().rev().map(|one| (one.name.clone(), one.id.clone())).collect(),
             failures: self.memory.failures.clone(),
             sandbox_failure: self.memory.sandbox_failure.clone(),
             cancel: cancel.clone(),
         };
         self.starting = Some(cancel);
+        self.starting_with = self.memory.granted.clone();
         self.background.spawn(async move { Done::Started(start.run().await) });
     }
 
@@ -233,7 +255,7 @@ impl Worker {
         }
         self.probes.retain(|probed| probed != id);
         let (context, pod, id) = (self.context.clone(), self.pod.clone(), id.to_owned());
-        let (spec, ip) = (container(&pod, name).cloned(), self.ip());
+        let (spec, ip) = (container(&pod, name).map(Cow::into_owned), self.ip());
         let grace = Duration::from_secs(grace_seconds.max(0) as u64);
         self.background.spawn(async move {
             lifecycle::kill(&pod, spec.as_ref(), &id, grace, &ip, &context).await;
@@ -244,11 +266,13 @@ impl Worker {
     fn finish(&mut self, done: Result<Done, tokio::task::JoinError>) {
         match done {
             Ok(Done::Killed(id)) => drop(self.killing.remove(&id)),
+            Ok(Done::Resized(outcome)) => self.resized(outcome),
             Ok(Done::Started(outcome)) => {
                 let now = Timestamp::now();
                 self.starting = None;
                 self.memory.starting.clear();
                 self.memory.sandbox_failure = outcome.sandbox_failure;
+                self.started_with(outcome.started.iter().map(|(name, _)| name.clone()).collect());
                 for (name, after) in outcome.started {
                     self.memory.failures.remove(&name);
                     if let Some(after) = after {
@@ -261,6 +285,7 @@ impl Worker {
                 tracing::error!(uid = self.uid, %panic, "work for a pod panicked");
                 self.starting = None;
                 self.memory.starting.clear();
+                self.memory.resize.is_running = false;
                 self.killing.clear();
             }
         }
@@ -282,7 +307,7 @@ impl Worker {
                 && !self.killing.contains_key(id)
             {
                 let target = Target { container: id.clone(), ip: ip.clone() };
-                self.probes.ensure(spec, &target, &self.memory.probes);
+                self.probes.ensure(&spec, &target, &self.memory.probes);
             }
         }
         self.probes.retain(|id| running.iter().any(|(running, _)| running == id));
@@ -308,7 +333,7 @@ impl Worker {
         for (name, failure) in &self.memory.failures {
             let waits = failure.is_pull && failure.turns_into_back_off_at(now).is_none();
             if waits && self.backed_off.insert(name.clone(), Some(failure.at)) != Some(Some(failure.at)) {
-                let image = container(&self.pod, name).and_then(|spec| spec.image.as_deref()).unwrap_or_default();
+                let image = container(&self.pod, name).and_then(|spec| spec.image.clone()).unwrap_or_default();
                 let recorder = &self.context.recorder;
                 recorder.normal(&self.pod, Some(name), "BackOff", format!("Back-off pulling image \"{image}\""));
                 recorder.warning(&self.pod, Some(name), "Failed", "Error: ImagePullBackOff");
@@ -346,7 +371,7 @@ impl Worker {
             if !self.messages.contains_key(&ended.id)
                 && let Some(spec) = container(&self.pod, &ended.name)
             {
-                self.messages.insert(ended.id.clone(), termination::message(&self.context, &self.uid, spec, ended));
+                self.messages.insert(ended.id.clone(), termination::message(&self.context, &self.uid, &spec, ended));
             }
         }
         self.messages.retain(|id, _| self.observed.containers.iter().any(|container| container.id == *id));
@@ -386,6 +411,7 @@ impl Worker {
         let dir = self.context.pod_dir(&self.uid);
         volume::tear_down(&dir.join("volumes")).map_err(crate::Error::Files)?;
         self.context.cgroups.tear_down(&self.uid);
+        self.wake(self.context.allocations.remove(&self.uid));
         self.context.objects.release(&self.uid);
         self.context.tokens.forget(&self.uid);
         self.released = true;
@@ -447,8 +473,14 @@ fn patch(uid: &str, old: Option<&PodStatus>, fresh: &PodStatus) -> serde_json::V
         let find = |status: &PodStatus| status.conditions.iter().flatten().find(|condition| condition.type_ == kind).cloned();
         old.and_then(find) == find(fresh)
     };
+    let kinds = |status: Option<&PodStatus>| -> Vec<String> {
+        status.iter().flat_map(|status| status.conditions.iter().flatten()).map(|condition| condition.type_.clone()).collect()
+    };
+    let left = kinds(Some(fresh));
+    let over = kinds(old).into_iter().filter(|kind| RESIZE.contains(&kind.as_str()) && !left.contains(kind));
     if let Some(conditions) = value.get_mut("conditions").and_then(|list| list.as_array_mut()) {
         conditions.retain(|condition| !unchanged(condition["type"].as_str().unwrap_or_default()));
+        conditions.extend(over.map(|kind| serde_json::json!({ "type": kind, "$patch": "delete" })));
     }
     if old.is_some_and(|old| old.pod_ips != fresh.pod_ips && old.pod_ips.is_some())
         && let Some(ips) = value.get_mut("podIPs").and_then(|list| list.as_array_mut())

@@ -98,6 +98,7 @@ impl Workers {
                 gone.iter().for_each(|uid| self.gone(uid));
                 if !self.synced {
                     self.synced = true;
+                    self.context.allocations.complete().iter().for_each(|uid| self.context.objects.wakers.wake(uid));
                     self.remove_strays().await;
                 }
             }
@@ -117,6 +118,7 @@ impl Workers {
             entry.wanted.send_replace(Some(pod));
             return;
         }
+        super::worker::count(&self.context, &uid, &pod);
         let (wanted, receiver) = watch::channel(Some(pod.clone()));
         let worker = Worker::new(self.context.clone(), pod, receiver);
         self.entries.insert(uid.clone(), Entry { wanted });

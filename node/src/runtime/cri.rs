@@ -165,6 +165,12 @@ impl Runtime for Cri {
         Ok(call!(self.runtime, list_container_stats, QUICK, api::ListContainerStatsRequest { filter: None })?.stats)
     }
 
+    async fn update_container(&self, id: &str, resources: api::LinuxContainerResources) -> Result<()> {
+        let request =
+            api::UpdateContainerResourcesRequest { container_id: id.to_owned(), linux: Some(resources), ..Default::default() };
+        call!(self.runtime, update_container_resources, QUICK, request).map(drop)
+    }
+
     async fn reopen_log(&self, id: &str) -> Result<()> {
         let request = api::ReopenContainerLogRequest { container_id: id.to_owned() };
         call!(self.runtime, reopen_container_log, QUICK, request).map(drop)

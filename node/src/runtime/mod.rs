@@ -86,6 +86,8 @@ pub trait Runtime: Send + Sync + 'static {
     async fn list_containers(&self, pod_uid: Option<&str>) -> Result<Vec<api::Container>>;
     async fn container_status(&self, id: &str) -> Result<api::ContainerStatus>;
     async fn container_stats(&self) -> Result<Vec<api::ContainerStats>>;
+    /// Gives a container that runs other limits and shares.
+    async fn update_container(&self, id: &str, resources: api::LinuxContainerResources) -> Result<()>;
     async fn reopen_log(&self, id: &str) -> Result<()>;
 
     /// Runs a command to its end. [`Error::Timeout`] when it took longer.

@@ -4,6 +4,7 @@ use super::world::{Container, SimulatedPod, Stage};
 use super::{LABEL, Options};
 use serde_json::{Value, json};
 use slipway_api::jiff::Timestamp;
+use slipway_api::resize::PENDING;
 use std::net::Ipv4Addr;
 
 /// Where nodes without a pod CIDR take addresses from, a /24 each: carrier-grade NAT space, which no real node here uses.
@@ -137,8 +138,11 @@ pub fn pod_status(pod: &SimulatedPod, host_ip: &str, now: Timestamp) -> Value {
         let mut status = json!({
             "name": container.name, "image": container.image, "imageID": format!("simulated://{}", container.image),
             "containerID": format!("simulated://{}/{}", pod.uid, container.name),
-            "state": state, "ready": up, "started": up, "restartCount": pod.restarts,
+            "state": state, "ready": up, "started": up, "restartCount": pod.restarts, "resources": container.resources,
         });
+        if let Some(requests) = container.resources.requests.as_ref().filter(|requests| !requests.is_empty()) {
+            status["allocatedResources"] = json!(requests);
+        }
         if let Some(code) = pod.last_exit.filter(|_| pod.restarts > 0) {
             let reason = if code == 0 { "Completed" } else { "Error" };
             status["lastState"] = json!({"terminated": {"exitCode": code, "reason": reason, "finishedAt": stamp}});
@@ -170,5 +174,33 @@ pub fn pod_status(pod: &SimulatedPod, host_ip: &str, now: Timestamp) -> Value {
     if !pod.init_containers.is_empty() {
         status["initContainerStatuses"] = json!(init.collect::<Vec<_>>());
     }
+    if !pod.ephemeral_containers.is_empty() {
+        status["ephemeralContainerStatuses"] = ephemeral_statuses(pod, &state);
+    }
+    if let (Some(conditions), true) = (status["conditions"].as_array_mut(), pod.told_pending) {
+        conditions.push(resize_condition(pod, &stamp));
+    }
     status
+}
+
+/// As they never start again, nothing is counted of them, and nothing waits for them.
+fn ephemeral_statuses(pod: &SimulatedPod, state: &Value) -> Value {
+    let of = |container: &Container| {
+        json!({
+            "name": container.name, "image": container.image, "imageID": format!("simulated://{}", container.image),
+            "containerID": format!("simulated://{}/{}", pod.uid, container.name),
+            "state": state, "ready": false, "restartCount": 0,
+        })
+    };
+    json!(pod.ephemeral_containers.iter().map(of).collect::<Vec<_>>())
+}
+
+/// Why the pod has not what it wants; that it was so, is taken back.
+fn resize_condition(pod: &SimulatedPod, stamp: &str) -> Value {
+    match &pod.pending {
+        Some((pending, _)) => json!({
+            "type": PENDING, "status": "True", "reason": pending.reason, "message": pending.message, "lastTransitionTime": stamp,
+        }),
+        None => json!({"type": PENDING, "$patch": "delete"}),
+    }
 }

@@ -2,11 +2,13 @@
 
 use super::objects::{node_address, pod_range, pod_status};
 use super::{EXIT_AFTER, EXIT_CODE, Options, START_LATENCY};
+use crate::pod::allocation::{Change, Grant, Pending, change, refuse};
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use serde_json::Value;
-use slipway_api::core::{self, Pod};
+use slipway_api::core::{self, Pod, ResourceRequirements};
 use slipway_api::jiff::{SignedDuration, Timestamp};
-use slipway_api::pod;
-use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
+use slipway_api::pod::{self, Resources};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -36,12 +38,15 @@ pub struct Container {
     pub name: String,
     pub image: String,
     pub sidecar: bool,
+    /// What it has.
+    pub resources: ResourceRequirements,
 }
 
 impl From<&core::Container> for Container {
     fn from(container: &core::Container) -> Container {
         let image = container.image.clone().unwrap_or_default();
-        Container { name: container.name.clone(), image, sidecar: pod::is_sidecar(container) }
+        let resources = container.resources.clone().unwrap_or_default();
+        Container { name: container.name.clone(), image, sidecar: pod::is_sidecar(container), resources }
     }
 }
 
@@ -61,6 +66,13 @@ pub struct SimulatedPod {
     pub qos_class: &'static str,
     pub containers: Vec<Container>,
     pub init_containers: Vec<Container>,
+    pub ephemeral_containers: Vec<Container>,
+    /// What it takes of its node.
+    requests: Resources,
+    /// Why it has not what it wants, and what that is.
+    pub pending: Option<(Pending, Arc<Pod>)>,
+    /// It was told of, so that its end must be, too.
+    pub told_pending: bool,
     exit: Option<(Duration, i32)>,
     restart_policy: String,
     stopping: bool,
@@ -76,6 +88,7 @@ enum Turn {
     Exit,
     Stop,
     Write,
+    Resize,
 }
 
 /// What the API is to be told.
@@ -135,6 +148,7 @@ impl World {
         if !self.pods.contains_key(&key) {
             self.meet(key.clone(), pod, node, now, clock);
         }
+        self.follow(&key, pod, now);
         let Some(known) = self.pods.get_mut(&key) else { return };
         if pod::is_deleted(pod) {
             if !known.stopping {
@@ -163,6 +177,12 @@ impl World {
         let host_network = spec.host_network.unwrap_or(false);
         let address = status.and_then(|status| status.pod_ip.as_deref()?.parse::<std::net::Ipv4Addr>().ok()).map(u32::from);
         let code = annotation(EXIT_CODE).and_then(|text| text.parse().ok()).unwrap_or(0);
+        let containers = granted(&spec.containers, status.and_then(|status| status.container_statuses.as_ref()));
+        let init_statuses = status.and_then(|status| status.init_container_statuses.as_ref());
+        let init_containers = granted(spec.init_containers.as_deref().unwrap_or(&[]), init_statuses);
+        let named = |container: &Container| (container.name.clone(), container.resources.clone());
+        let all = containers.iter().chain(&init_containers);
+        let grant = Grant { pod: spec.resources.clone(), containers: all.map(named).collect() };
         let known = SimulatedPod {
             namespace: pod.metadata.namespace.clone().unwrap_or_default(),
             name: pod.metadata.name.clone().unwrap_or_default(),
@@ -176,8 +196,12 @@ impl World {
             seen: status.and_then(|status| status.start_time.as_ref()).map_or(clock, |time| time.0),
             started: (stage != Stage::Starting).then_some(clock),
             qos_class: pod::qos_class(pod),
-            containers: spec.containers.iter().map(Container::from).collect(),
-            init_containers: spec.init_containers.iter().flatten().map(Container::from).collect(),
+            containers,
+            init_containers,
+            ephemeral_containers: ephemeral(spec),
+            requests: pod::requests(&grant.of(pod)),
+            pending: None,
+            told_pending: false,
             exit: duration(EXIT_AFTER).map(|after| (after, code)),
             restart_policy: spec.restart_policy.clone().unwrap_or_else(|| "Always".to_owned()),
             stopping: false,
@@ -193,6 +217,75 @@ impl World {
             Stage::Ended { .. } | Stage::Stopped => {}
         }
         self.pods.insert(key, known);
+    }
+
+    /// Takes over what may change of a pod as it runs: more ephemeral containers, other resources.
+    fn follow(&mut self, key: &Key, pod: &Pod, now: Instant) {
+        let (Some(known), Some(spec)) = (self.pods.get_mut(key), &pod.spec) else { return };
+        let ephemeral = ephemeral(spec);
+        let mut changed = known.ephemeral_containers != ephemeral;
+        known.ephemeral_containers = ephemeral;
+        let has = known.containers.iter().chain(&known.init_containers).map(|container| &container.resources);
+        let wants = spec.containers.iter().chain(spec.init_containers.iter().flatten());
+        let none = ResourceRequirements::default();
+        if has.eq(wants.map(|container| container.resources.as_ref().unwrap_or(&none))) {
+            changed |= known.pending.take().is_some();
+        } else if known.pending.as_ref().is_some_and(|(_, wanted)| wanted.spec == pod.spec) {
+            // It is tried again in time.
+        } else if !matches!(known.stage, Stage::Ended { .. } | Stage::Stopped) {
+            self.resize(key, Arc::new(pod.clone()), now);
+        }
+        if changed {
+            self.write(key);
+        }
+    }
+
+    /// Gives a pod what it wants, if its node has room for that.
+    fn resize(&mut self, key: &Key, wanted: Arc<Pod>, now: Instant) {
+        let refusal = self.refusal(key, &wanted);
+        let (Some(known), Some(spec)) = (self.pods.get_mut(key), &wanted.spec) else { return };
+        if let Some(pending) = refusal {
+            self.timers.insert((now + RETRY, key.clone(), Turn::Resize));
+            let told = known.pending.as_ref().is_some_and(|(before, _)| *before == pending);
+            known.pending = Some((pending, wanted));
+            if told {
+                return;
+            }
+        } else {
+            let lists = [
+                (&mut known.containers, &spec.containers[..]),
+                (&mut known.init_containers, spec.init_containers.as_deref().unwrap_or(&[])),
+            ];
+            let mut restarted = false;
+            for (has, wants) in lists {
+                for (container, wanted) in has.iter_mut().zip(wants) {
+                    let resources = wanted.resources.clone().unwrap_or_default();
+                    restarted |= change(wanted, &resources, &container.resources) == Change::Restart;
+                    container.resources = resources;
+                }
+            }
+            if restarted && known.stage == Stage::Running {
+                known.restarts += 1;
+                known.last_exit = Some(KILLED);
+            }
+            known.requests = pod::requests(&wanted);
+            known.pending = None;
+        }
+        self.write(key);
+    }
+
+    /// Why a node cannot give a pod more.
+    fn refusal(&self, key: &Key, wanted: &Pod) -> Option<Pending> {
+        let known = self.pods.get(key)?;
+        let wants = pod::requests(wanted);
+        let has = Resources::from_list(Some(&list(&self.options.capacity)));
+        let mut used = Resources::default();
+        let others = self.pods.iter().filter(|(other, pod)| *other != key && pod.node == known.node);
+        let others = others.filter(|(_, pod)| !matches!(pod.stage, Stage::Ended { .. } | Stage::Stopped));
+        others.for_each(|(_, pod)| used.add(&pod.requests));
+        let grows = ["cpu", "memory"].into_iter().filter(|name| wants.get(name) > known.requests.get(name));
+        let mut refusals = grows.filter_map(|name| refuse(name, wants.get(name), used.get(name), has.get(name)));
+        refusals.next()
     }
 
     fn exit_later(&mut self, key: &Key, exit: Option<(Duration, i32)>, now: Instant) {
@@ -231,6 +324,12 @@ impl World {
                 Turn::Exit if pod.stage == Stage::Running => self.exit(&key, now, clock),
                 Turn::Stop => pod.stage = Stage::Stopped,
                 Turn::Write => {}
+                Turn::Resize => {
+                    if let Some((_, wanted)) = pod.pending.clone() {
+                        self.resize(&key, wanted, now);
+                    }
+                    continue;
+                }
                 Turn::Start | Turn::Exit => continue,
             }
             self.write(&key);
@@ -269,6 +368,7 @@ impl World {
                 continue;
             }
             pod.in_flight = true;
+            pod.told_pending |= pod.pending.is_some();
             let (namespace, name, uid) = (pod.namespace.clone(), pod.name.clone(), pod.uid.clone());
             let write = match pod.stage {
                 Stage::Stopped => Write::Delete { namespace, name, uid },
@@ -288,6 +388,27 @@ impl World {
             }
         }
     }
+}
+
+/// The exit code of a container that was told to end, and did.
+const KILLED: i32 = 143;
+
+/// With what they were told to have, which may not be what they ask for.
+fn granted(containers: &[core::Container], statuses: Option<&Vec<core::ContainerStatus>>) -> Vec<Container> {
+    let has = |name: &str| statuses?.iter().find(|status| status.name == name)?.resources.clone();
+    let of = |container: &core::Container| match has(&container.name) {
+        Some(resources) => Container { resources, ..Container::from(container) },
+        None => Container::from(container),
+    };
+    containers.iter().map(of).collect()
+}
+
+fn ephemeral(spec: &core::PodSpec) -> Vec<Container> {
+    spec.ephemeral_containers.iter().flatten().map(|ephemeral| Container::from(&pod::as_container(ephemeral))).collect()
+}
+
+fn list(capacity: &BTreeMap<String, String>) -> BTreeMap<String, Quantity> {
+    capacity.iter().map(|(name, amount)| (name.clone(), Quantity(amount.clone()))).collect()
 }
 
 impl SimulatedNode {
@@ -321,127 +442,5 @@ impl<T: Ord> PopFirstIf<T> for BTreeSet<T> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use serde_json::json;
-
-    fn world(options: Options) -> (World, Instant, Timestamp) {
-        (World::new(Options { count: 2, ..options }), Instant::now(), Timestamp::UNIX_EPOCH)
-    }
-
-    fn pod(name: &str, spec: Value, annotations: Value) -> Pod {
-        let mut spec = spec;
-        spec["nodeName"] = json!("simulated-1");
-        spec["containers"] = json!([{"name": "c", "image": "web:1"}]);
-        let metadata = json!({"name": name, "namespace": "default", "uid": name, "annotations": annotations});
-        serde_json::from_value(json!({"metadata": metadata, "spec": spec})).unwrap()
-    }
-
-    /// What is written until nothing more is to be: `name phase restarts` or `delete name`.
-    fn written(world: &mut World, now: Instant) -> Vec<String> {
-        world.advance(now, Timestamp::UNIX_EPOCH);
-        let mut seen = vec![];
-        while let Some((key, write)) = world.next_write(now, Timestamp::UNIX_EPOCH) {
-            seen.push(match write {
-                Write::Status { name, status, .. } => {
-                    let restarts = &status["containerStatuses"][0]["restartCount"];
-                    format!("{name} {} {restarts}", status["phase"].as_str().unwrap())
-                }
-                Write::Delete { name, .. } => format!("delete {name}"),
-            });
-            world.written(&key, true, now);
-        }
-        seen
-    }
-
-    const SECOND: Duration = Duration::from_secs(1);
-
-    #[test]
-    fn a_pod_starts_after_its_latency_and_once() {
-        let (mut world, now, clock) = world(Options { start_latency: SECOND, ..Options::default() });
-        world.pod(&pod("a", json!({}), json!({})), now, clock);
-        assert!(written(&mut world, now).is_empty());
-        assert_eq!(world.next_due(), Some(now + SECOND));
-        assert_eq!(written(&mut world, now + SECOND), ["a Running 0"]);
-        assert!(written(&mut world, now + SECOND * 10).is_empty());
-        let mut elsewhere = pod("b", json!({}), json!({}));
-        elsewhere.spec.as_mut().unwrap().node_name = Some("real".into());
-        world.pod(&elsewhere, now, clock);
-        assert!(written(&mut world, now + SECOND * 10).is_empty());
-    }
-
-    #[test]
-    fn annotated_pods_end_and_those_to_be_restarted_are() {
-        let (mut world, now, clock) = world(Options::default());
-        let exit = |code: &str| json!({EXIT_AFTER: "5s", EXIT_CODE: code});
-        for (name, policy, code) in [("done", "Never", "0"), ("broken", "Never", "3"), ("retried", "OnFailure", "3")] {
-            world.pod(&pod(name, json!({"restartPolicy": policy}), exit(code)), now, clock);
-        }
-        assert_eq!(written(&mut world, now).len(), 3);
-        assert_eq!(written(&mut world, now + SECOND * 5), ["broken Failed 0", "done Succeeded 0", "retried Running 1"]);
-        assert_eq!(written(&mut world, now + SECOND * 10), ["retried Running 2"]);
-    }
-
-    #[test]
-    fn a_deleted_pod_ends_and_is_forgotten() {
-        let (mut world, now, clock) = world(Options { stop_latency: SECOND, ..Options::default() });
-        let mut deleted = pod("a", json!({}), json!({}));
-        world.pod(&deleted, now, clock);
-        written(&mut world, now);
-        deleted.metadata.deletion_timestamp = Some(slipway_api::meta::Time(clock));
-        world.pod(&deleted, now, clock);
-        assert!(written(&mut world, now).is_empty());
-        assert_eq!(written(&mut world, now + SECOND), ["delete a"]);
-        world.pod_gone("default/a");
-        assert!(world.pods.is_empty() && world.nodes[1].taken.is_empty());
-    }
-
-    #[test]
-    fn a_silent_node_says_nothing_until_it_is_revived() {
-        let (mut world, now, clock) = world(Options::default());
-        let handle = world.options.handle.clone();
-        handle.silence("simulated-1");
-        world.pod(&pod("a", json!({}), json!({})), now, clock);
-        assert!(written(&mut world, now).is_empty() && written(&mut world, now + SECOND).is_empty());
-        handle.revive("simulated-1");
-        assert_eq!(written(&mut world, now + SECOND * 2), ["a Running 0"]);
-    }
-
-    #[test]
-    fn a_failed_write_is_tried_again() {
-        let (mut world, now, clock) = world(Options::default());
-        world.pod(&pod("a", json!({}), json!({})), now, clock);
-        world.advance(now, clock);
-        let (key, _) = world.next_write(now, clock).unwrap();
-        world.written(&key, false, now);
-        assert!(written(&mut world, now).is_empty());
-        assert_eq!(written(&mut world, now + RETRY), ["a Running 0"]);
-    }
-
-    #[test]
-    fn addresses_come_from_the_nodes_range_and_are_given_back() {
-        let (mut world, now, clock) = world(Options::default());
-        world.set_pod_cidr(1, "10.244.7.0/30");
-        for name in ["a", "b"] {
-            world.pod(&pod(name, json!({}), json!({})), now, clock);
-        }
-        let ip = |world: &World, name: &str| std::net::Ipv4Addr::from(world.pods[name].ip).to_string();
-        assert_eq!((ip(&world, "default/a"), ip(&world, "default/b")), ("10.244.7.1".into(), "10.244.7.2".into()));
-        world.pod_gone("default/a");
-        world.pod(&pod("c", json!({}), json!({})), now, clock);
-        assert_eq!(ip(&world, "default/c"), "10.244.7.1");
-        assert_eq!(pod_range(3, None), (u32::from_be_bytes([100, 64, 3, 0]), 256));
-    }
-
-    #[test]
-    fn it_stands_by_what_it_said() {
-        let (mut world, now, clock) = world(Options::default());
-        let mut doubted = pod("a", json!({}), json!({}));
-        world.pod(&doubted, now, clock);
-        written(&mut world, now);
-        let ready = json!([{"type": "Ready", "status": "False"}]);
-        doubted.status = Some(serde_json::from_value(json!({"phase": "Running", "conditions": ready})).unwrap());
-        world.pod(&doubted, now, clock);
-        assert_eq!(written(&mut world, now), ["a Running 0"]);
-    }
-}
+#[path = "world_tests.rs"]
+mod tests;

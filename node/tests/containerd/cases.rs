@@ -38,6 +38,7 @@ pub async fn run(rig: &Rig, filter: &[String]) -> Vec<&'static str> {
         deletion_runs_hooks_and_leaves_nothing,
         commands_and_ports_are_reached_from_outside,
         the_next_agent_adopts_what_runs,
+        a_resize_is_put_in_force_also_by_the_next_agent,
         a_dead_sandbox_is_made_again,
         starting_costs_little_more_than_the_runtime,
     );
@@ -446,6 +447,52 @@ async fn the_next_agent_adopts_what_runs(rig: &Rig) {
     };
     assert_eq!(transition(&after), transition(&before), "it stayed ready all the while");
     rig.delete("kept", 1).await;
+}
+
+async fn a_resize_is_put_in_force_also_by_the_next_agent(rig: &Rig) {
+    let mut container = sh("main", "trap 'exit 0' TERM; while :; do sleep 0.1; done");
+    container["resources"] =
+        json!({ "requests": { "cpu": "50m", "memory": "1Mi" }, "limits": { "cpu": "200m", "memory": "64Mi" } });
+    rig.create("sized", json!({ "containers": [container], "terminationGracePeriodSeconds": 1 })).await;
+    let before = rig.pod_until("sized", "it is ready", is_ready).await;
+    let resize = async |resources: Value| {
+        let wanted = json!({ "spec": { "containers": [{ "name": "main", "resources": resources }] } });
+        let params = kube::api::PatchParams::default();
+        rig.pods().patch_subresource("resize", "sized", &params, &kube::api::Patch::Strategic(wanted)).await.unwrap();
+    };
+    let id = main_status(&before).container_id.unwrap();
+    let id = id.trim_start_matches("containerd://").to_owned();
+    let limits = async || {
+        let files =
+            "cd /sys/fs/cgroup; cat memory/memory.limit_in_bytes memory.max cpu/cpu.cfs_quota_us cpu.max 2>/dev/null || true";
+        let command = ["/bin/busybox", "sh", "-c", &files.replace("cat ", "/bin/busybox cat ")].map(str::to_owned).to_vec();
+        let output = rig.runtime.exec_sync(&id, command, std::time::Duration::from_secs(10)).await.unwrap();
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        let words: Vec<&str> = text.split_whitespace().take(2).collect();
+        words.join(" ")
+    };
+    assert_eq!(limits().await, "67108864 20000");
+    resize(json!({ "limits": { "memory": "48Mi" } })).await;
+    rig.until("less memory", async || (limits().await == "50331648 20000").then_some(())).await;
+
+    // Less than it uses it does not get.
+    resize(json!({ "requests": { "memory": "4Ki" }, "limits": { "memory": "8Ki" } })).await;
+    let progress = |pod: &Pod| {
+        let conditions = pod.status.as_ref().and_then(|status| status.conditions.as_deref());
+        condition::get(conditions, "PodResizeInProgress").map(|found| found.reason.clone().unwrap_or_default())
+    };
+    rig.pod_until("sized", "it fails", |pod| progress(pod).as_deref() == Some("Error")).await;
+    rig.event("sized", "ResizeError").await;
+    assert_eq!(limits().await, "50331648 20000");
+
+    rig.stop().await;
+    resize(json!({ "requests": { "memory": "1Mi" }, "limits": { "cpu": "300m", "memory": "96Mi" } })).await;
+    rig.start_agent(rig.node_client()).await;
+    rig.until("more of both", async || (limits().await == "100663296 30000").then_some(())).await;
+    let after = rig.pod_until("sized", "it is over", |pod| progress(pod).is_none()).await;
+    assert_eq!(main_status(&after).container_id, main_status(&before).container_id, "it was not restarted");
+    assert_eq!(main_status(&after).resources.unwrap().limits.unwrap()["cpu"].0, "300m");
+    rig.delete("sized", 1).await;
 }
 
 async fn a_dead_sandbox_is_made_again(rig: &Rig) {

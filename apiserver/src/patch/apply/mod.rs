@@ -51,6 +51,8 @@ pub enum Scope {
     Status {
         but: &'static [&'static str],
     },
+    /// What is at and below these paths of fields; `*` is any item of a list.
+    Only(&'static [&'static [&'static str]]),
 }
 
 /// One write: who does it, to what, when.
@@ -131,10 +133,13 @@ impl Write<'_> {
 
     /// Takes out what this write cannot change.
     fn limit(&self, set: &mut Set) {
+        if let Scope::Only(paths) = self.scope {
+            return keep_only(set, paths);
+        }
         set.retain(|node| {
             let Element::Field(name) = &node.element else { return true };
             match self.scope {
-                Scope::All => {}
+                Scope::All | Scope::Only(_) => {}
                 Scope::AllButStatus => return &**name != "status",
                 Scope::Status { but } => match &**name {
                     "status" => {}
@@ -282,6 +287,27 @@ impl Write<'_> {
         managed.entries.retain(|entry| !entry.set.is_empty());
         Ok((new, managed))
     }
+}
+
+/// What lies on one of the paths, or below its end.
+fn keep_only(set: &mut Set, paths: &[&[&str]]) {
+    set.retain(|node| {
+        let further: Vec<&[&str]> = paths.iter().filter_map(|path| rest_of(path, &node.element)).collect();
+        if !further.iter().any(|path| path.is_empty()) {
+            keep_only(&mut node.below, &further);
+        }
+        !further.is_empty()
+    });
+}
+
+/// What of the path comes after the element, if that is what it begins with.
+fn rest_of<'p, 's>(path: &'p [&'s str], element: &Element) -> Option<&'p [&'s str]> {
+    let (first, rest) = path.split_first()?;
+    let is_first = match element {
+        Element::Field(name) => *first == &**name,
+        _ => *first == "*",
+    };
+    is_first.then_some(rest)
 }
 
 fn entries_of(object: &Value) -> &Value {

@@ -7,7 +7,8 @@ use crate::resources::amounts::{self, List, amount, is_exact, is_extended};
 use crate::resources::rules;
 use serde_json::{Value, json};
 use slipway_api::core::{
-    Container, ContainerPort, EnvFromSource, EnvVar, EnvVarSource, PodSpec, ResourceRequirements, SecurityContext,
+    Container, ContainerPort, ContainerResizePolicy, EnvFromSource, EnvVar, EnvVarSource, PodSpec, ResourceRequirements,
+    SecurityContext,
 };
 use slipway_api::name;
 use slipway_api::pod::is_sidecar;
@@ -38,7 +39,7 @@ pub fn check(at: &str, spec: &PodSpec, volumes: &BTreeSet<&str>, errors: &mut Ve
     let mut host_ports = BTreeSet::new();
     for (index, container) in spec.containers.iter().enumerate() {
         let at = format!("{at}.containers[{index}]");
-        one(&at, container, volumes, errors);
+        one(&at, container, spec.restart_policy.as_deref(), volumes, errors);
         if !container.name.is_empty() && !names.insert(container.name.as_str()) {
             errors.push(Invalid::duplicate(format!("{at}.name"), &json!(container.name)));
         }
@@ -52,7 +53,7 @@ pub fn check(at: &str, spec: &PodSpec, volumes: &BTreeSet<&str>, errors: &mut Ve
     }
     for (index, container) in spec.init_containers.iter().flatten().enumerate() {
         let at = format!("{at}.initContainers[{index}]");
-        one(&at, container, volumes, errors);
+        one(&at, container, spec.restart_policy.as_deref(), volumes, errors);
         if !container.name.is_empty() && !names.insert(container.name.as_str()) {
             errors.push(Invalid::duplicate(format!("{at}.name"), &json!(container.name)));
         }
@@ -75,7 +76,8 @@ pub fn check(at: &str, spec: &PodSpec, volumes: &BTreeSet<&str>, errors: &mut Ve
     }
 }
 
-fn one(at: &str, container: &Container, volumes: &BTreeSet<&str>, errors: &mut Vec<Invalid>) {
+/// What all containers have in common.
+pub fn one(at: &str, container: &Container, of_pod: Option<&str>, volumes: &BTreeSet<&str>, errors: &mut Vec<Invalid>) {
     if container.name.is_empty() {
         errors.push(Invalid::required(format!("{at}.name"), ""));
     } else {
@@ -100,6 +102,7 @@ fn one(at: &str, container: &Container, volumes: &BTreeSet<&str>, errors: &mut V
     if let Some(wanted) = &container.resources {
         resources(&format!("{at}.resources"), wanted, errors);
     }
+    resize_policy(&format!("{at}.resizePolicy"), container.resize_policy.as_deref().unwrap_or(&[]), of_pod, errors);
     if let Some(context) = &container.security_context {
         security_context(&format!("{at}.securityContext"), context, errors);
     }
@@ -302,6 +305,22 @@ pub fn resources(at: &str, wanted: &ResourceRequirements, errors: &mut Vec<Inval
                 errors.push(Invalid::required(format!("{at}.limits"), "Limit must be set for non overcommitable resources"));
             }
             _ => {}
+        }
+    }
+}
+
+/// Which resources a container is restarted for when they are resized. One that is never restarted can't be.
+fn resize_policy(at: &str, policies: &[ContainerResizePolicy], of_pod: Option<&str>, errors: &mut Vec<Invalid>) {
+    for (index, policy) in policies.iter().enumerate() {
+        let resource = policy.resource_name.as_str();
+        if policies[..index].iter().any(|other| other.resource_name == resource) {
+            errors.push(Invalid::duplicate(format!("{at}[{index}]"), &json!(resource)));
+        }
+        rules::one_of(at, Some(resource), &["cpu", "memory"], errors);
+        rules::one_of(at, Some(&policy.restart_policy), &["NotRequired", "RestartContainer"], errors);
+        if of_pod == Some("Never") && policy.restart_policy != "NotRequired" {
+            let why = "must be 'NotRequired' when `restartPolicy` is 'Never'";
+            errors.push(Invalid::value(at, &json!(policy.restart_policy), why));
         }
     }
 }

@@ -3,17 +3,20 @@
 mod columns;
 mod containers;
 pub mod defaults;
+mod ephemeral;
 mod probes;
+mod resize;
 pub mod scheduling;
 #[cfg(test)]
 mod tests;
 mod update;
 pub mod validation;
 pub mod volumes;
+mod whole;
 
 use super::fill;
 use crate::http::error::Invalid;
-use crate::kind::{Column, Kind, Names, bump_generation, keep};
+use crate::kind::{Column, Kind, Names, Part, bump_generation, keep};
 use serde::Deserialize;
 use serde_json::{Value, json};
 pub use slipway_api::core::Pod;
@@ -48,10 +51,32 @@ impl Kind for Pod {
         let mut errors = vec![];
         let spec = self.spec.clone().unwrap_or_default();
         validation::spec("spec", &spec, false, &mut errors);
-        if spec.ephemeral_containers.is_some_and(|containers| !containers.is_empty()) {
-            errors.push(Invalid::forbidden("spec.ephemeralContainers", "cannot be set on create"));
-        }
         errors
+    }
+
+    fn validate_create(&self) -> Vec<Invalid> {
+        let given = self.spec.as_ref().and_then(|spec| spec.ephemeral_containers.as_ref()).is_some_and(|list| !list.is_empty());
+        let refused = || Invalid::forbidden("spec.ephemeralContainers", "cannot be set on create");
+        given.then(refused).into_iter().collect()
+    }
+
+    const PARTS: &'static [Part] = &[
+        Part { name: ephemeral::SUBRESOURCE, fields: ephemeral::FIELDS },
+        Part { name: resize::SUBRESOURCE, fields: resize::FIELDS },
+    ];
+
+    fn prepare_part_update(part: &str, object: &mut Value, old: &Value) {
+        match part {
+            resize::SUBRESOURCE => resize::prepare(object, old),
+            _ => ephemeral::prepare(object, old),
+        }
+    }
+
+    fn validate_part_update(&self, part: &str, old: &Self) -> Vec<Invalid> {
+        match part {
+            resize::SUBRESOURCE => resize::check(self, old),
+            _ => ephemeral::check_update(self, old),
+        }
     }
 
     fn validate_update(&self, old: &Self) -> Vec<Invalid> {
@@ -109,6 +134,21 @@ impl Kind for Pod {
         let seconds = asked.or_else(|| spec["terminationGracePeriodSeconds"].as_i64()).unwrap_or(0);
         Some(if seconds < 0 { 1 } else { seconds })
     }
+}
+
+/// The image of a pod that a node runs by itself.
+fn is_mirror(pod: &Pod) -> bool {
+    const MIRROR: &str = "kubernetes.io/config.mirror";
+    pod.metadata.annotations.as_ref().is_some_and(|annotations| annotations.contains_key(MIRROR))
+}
+
+/// The old object as one that is to replace the version that the new one names.
+fn with_version_of(object: &Value, old: &Value) -> Value {
+    let mut kept = old.clone();
+    if let Some(version) = object["metadata"].get("resourceVersion") {
+        kept["metadata"]["resourceVersion"] = version.clone();
+    }
+    kept
 }
 
 /// A quantity that must not be negative.

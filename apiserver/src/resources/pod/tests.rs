@@ -241,3 +241,226 @@ fn a_new_pod_is_pending() {
     assert!(fields.contains(&("status.phase", "Pending".into())) && fields.contains(&("spec.hostNetwork", "false".into())));
     assert_eq!(fields.iter().map(|(name, _)| *name).collect::<Vec<_>>(), strategy.selectable());
 }
+
+/// What a write of `new` to the subresource makes of `old`, and what is wrong with it.
+fn written(part: &str, old: &Value, mut new: Value) -> (Value, Vec<String>) {
+    let strategy = Builtin::<super::Pod>::new();
+    strategy.fill_defaults(&mut new);
+    strategy.prepare_part_update(part, &mut new, old);
+    let mut errors = texts(strategy.validate(&new));
+    errors.extend(texts(strategy.validate_part_update(part, &new, old)));
+    (new, errors)
+}
+
+fn running(change: impl FnOnce(&mut Value)) -> Value {
+    pod(|it| {
+        it["metadata"]["generation"] = json!(1);
+        it["status"] = json!({"phase": "Running"});
+        change(it);
+    })
+}
+
+#[test]
+fn ephemeral_containers_are_added_and_nothing_else() {
+    let old = running(|_| {});
+    let mut new = old.clone();
+    new["metadata"]["labels"] = json!({"a": "b"});
+    new["spec"]["containers"][0]["image"] = json!("other");
+    new["spec"]["ephemeralContainers"] =
+        json!([{"name": "debug", "image": "busybox", "targetContainerName": "c", "stdin": true}]);
+    let (made, wrong) = written("ephemeralcontainers", &old, new);
+    assert_eq!(wrong, Vec::<String>::new());
+    assert_eq!((&made["spec"]["containers"], &made["metadata"].get("labels")), (&old["spec"]["containers"], &None));
+    assert_eq!(made["metadata"]["generation"], 2);
+    assert_eq!(made["spec"]["ephemeralContainers"][0]["terminationMessagePolicy"], "File");
+
+    let mut changed = made.clone();
+    changed["spec"]["ephemeralContainers"][0]["image"] = json!("nginx");
+    let (_, wrong) = written("ephemeralcontainers", &made, changed);
+    assert_eq!(
+        wrong,
+        ["spec.ephemeralContainers: Forbidden: existing ephemeral containers \"debug\" may not be changed\n\
+          - debug.image: \"busybox\"\n+ debug.image: \"nginx\""]
+    );
+    let mut without = made.clone();
+    without["spec"].as_object_mut().unwrap().remove("ephemeralContainers");
+    let (_, wrong) = written("ephemeralcontainers", &made, without);
+    assert_eq!(wrong, ["spec.ephemeralContainers: Forbidden: existing ephemeral containers \"debug\" may not be removed\n"]);
+    let mirror = running(|it| it["metadata"]["annotations"] = json!({"kubernetes.io/config.mirror": "x"}));
+    let mut new = mirror.clone();
+    new["spec"]["ephemeralContainers"] = json!([{"name": "debug", "image": "busybox"}]);
+    assert_eq!(
+        written("ephemeralcontainers", &mirror, new).1,
+        ["[]: Forbidden: static pods do not support ephemeral containers"]
+    );
+}
+
+#[test]
+fn ephemeral_containers_are_checked() {
+    let list = json!([
+        {"name": "c", "image": "i"},
+        {"name": "d", "image": "i", "targetContainerName": "x", "ports": [{"containerPort": 80}],
+            "resources": {"requests": {"cpu": "1"}}, "resizePolicy": [{"resourceName": "cpu", "restartPolicy": "NotRequired"}],
+            "restartPolicy": "Always", "livenessProbe": {"tcpSocket": {"port": 80}}, "readinessProbe": {"tcpSocket": {"port": 80}},
+            "startupProbe": {"tcpSocket": {"port": 80}}, "lifecycle": {"preStop": {"sleep": {"seconds": 1}}},
+            "volumeMounts": [{"name": "v", "mountPath": "/v", "subPath": "s"}]},
+        {"name": "d", "image": ""},
+    ]);
+    let not = "cannot be set for an Ephemeral Container";
+    let at = "spec.ephemeralContainers";
+    assert_eq!(
+        wrong(|it| {
+            it["spec"]["volumes"] = json!([{"name": "v"}]);
+            it["spec"]["ephemeralContainers"] = list;
+        }),
+        [
+            format!("{at}[0].name: Duplicate value: \"c\""),
+            format!("{at}[1].targetContainerName: Not found: \"x\""),
+            format!("{at}[1].ports: Forbidden: {not}"),
+            format!("{at}[1].resources: Forbidden: {not}"),
+            format!("{at}[1].resizePolicy: Forbidden: {not}"),
+            format!("{at}[1].restartPolicy: Forbidden: {not}"),
+            format!("{at}[1].livenessProbe: Forbidden: {not}"),
+            format!("{at}[1].readinessProbe: Forbidden: {not}"),
+            format!("{at}[1].startupProbe: Forbidden: {not}"),
+            format!("{at}[1].lifecycle: Forbidden: {not}"),
+            format!("{at}[1].volumeMounts[0].subPath: Forbidden: {not}"),
+            format!("{at}[2].image: Required value"),
+            format!("{at}[2].name: Duplicate value: \"d\""),
+        ]
+    );
+    let strategy = Builtin::<super::Pod>::new();
+    let made = pod(|it| it["spec"]["ephemeralContainers"] = json!([{"name": "d", "image": "i"}]));
+    assert_eq!(texts(strategy.validate_create(&made)), ["spec.ephemeralContainers: Forbidden: cannot be set on create"]);
+    let without = pod(|_| {});
+    assert!(
+        texts(strategy.validate_update(&made, &without))[0].starts_with("spec: Forbidden: pod updates may not change fields")
+    );
+}
+
+fn resources(requests: Value, limits: Value) -> Value {
+    json!({"requests": requests, "limits": limits})
+}
+
+#[test]
+fn a_resize_changes_cpu_and_memory() {
+    let old = running(|it| {
+        it["spec"]["containers"][0]["resources"] = resources(json!({"cpu": "1", "memory": "1Gi"}), json!({"memory": "2Gi"}));
+        it["status"]["qosClass"] = json!("Burstable");
+    });
+    let wrong = |change: &dyn Fn(&mut Value)| {
+        let mut new = old.clone();
+        change(&mut new);
+        written("resize", &old, new).1
+    };
+    let mut new = old.clone();
+    new["metadata"]["labels"] = json!({"a": "b"});
+    new["spec"]["activeDeadlineSeconds"] = json!(5);
+    new["spec"]["containers"][0]["image"] = json!("other");
+    new["spec"]["containers"][0]["resources"] =
+        resources(json!({"cpu": "2", "memory": "1Gi"}), json!({"memory": "1500Mi", "cpu": "3"}));
+    let (made, errors) = written("resize", &old, new.clone());
+    assert_eq!(errors, Vec::<String>::new());
+    assert_eq!(made["spec"]["containers"][0]["resources"], new["spec"]["containers"][0]["resources"]);
+    assert_eq!((&made["spec"]["containers"][0]["image"], made["metadata"].get("labels")), (&json!("nginx:1"), None));
+    assert_eq!((made["spec"].get("activeDeadlineSeconds"), &made["metadata"]["generation"]), (None, &json!(2)));
+
+    let at = "spec.containers[0].resources";
+    assert_eq!(
+        wrong(&|it| it["spec"]["containers"][0]["resources"] = resources(json!({"cpu": "1"}), json!({}))),
+        [
+            format!("{at}.requests: Forbidden: resource requests cannot be removed"),
+            format!("{at}.limits: Forbidden: resource limits cannot be removed"),
+        ]
+    );
+    assert_eq!(
+        wrong(&|it| it["spec"]["containers"][0]["resources"]["requests"]["ephemeral-storage"] = json!("1Gi")),
+        ["spec: Forbidden: only cpu and memory resources are mutable"]
+    );
+    assert_eq!(
+        wrong(&|it| it["spec"]["containers"][0]["resizePolicy"] =
+            json!([{"resourceName": "cpu", "restartPolicy": "RestartContainer"}])),
+        ["spec: Forbidden: only cpu and memory resources are mutable"]
+    );
+    let same = json!({"cpu": "1", "memory": "1Gi"});
+    assert_eq!(
+        wrong(&|it| it["spec"]["containers"][0]["resources"] = resources(same.clone(), same.clone())),
+        ["spec: Invalid value: \"Burstable\": Pod QOS Class may not change as a result of resizing"]
+    );
+    assert_eq!(
+        wrong(&|it| it["spec"]["containers"][0]["name"] = json!("d")),
+        ["spec.containers[0].name: Forbidden: containers may not be renamed or reordered on resize"]
+    );
+    let other = json!({"name": "d", "image": "i", "terminationMessagePolicy": "File", "imagePullPolicy": "Always"});
+    assert_eq!(
+        wrong(&|it| it["spec"]["containers"].as_array_mut().unwrap().push(other.clone())),
+        ["spec.containers: Forbidden: containers may not be added or removed on resize"]
+    );
+}
+
+#[test]
+fn some_pods_cannot_be_resized() {
+    let resize = |change: &dyn Fn(&mut Value)| {
+        let old = running(|it| {
+            it["spec"]["containers"][0]["resources"] = json!({"requests": {"cpu": "1"}});
+            change(it);
+        });
+        let mut new = old.clone();
+        new["spec"]["containers"][0]["resources"] = json!({"requests": {"cpu": "2"}});
+        written("resize", &old, new).1
+    };
+    assert_eq!(resize(&|_| {}), Vec::<String>::new());
+    let mirror = |it: &mut Value| it["metadata"]["annotations"] = json!({"kubernetes.io/config.mirror": "x"});
+    assert_eq!(resize(&mirror), ["[]: Forbidden: static pods cannot be resized"]);
+    assert_eq!(resize(&|it| it["spec"]["os"] = json!({"name": "windows"})), ["[]: Forbidden: windows pods cannot be resized"]);
+    let old_agent =
+        json!([{"name": "c", "image": "i", "imageID": "", "ready": true, "restartCount": 0, "state": {"running": {}}}]);
+    assert_eq!(
+        resize(&|it| it["status"]["containerStatuses"] = old_agent.clone()),
+        ["spec: Forbidden: Pod running on node without support for resize"]
+    );
+}
+
+#[test]
+fn init_containers_and_the_pod_as_a_whole_are_resized_too() {
+    let restarts = json!([{"resourceName": "cpu", "restartPolicy": "RestartContainer"}]);
+    let old = running(|it| {
+        it["spec"]["resources"] = resources(json!({"cpu": "4"}), json!({"cpu": "4"}));
+        it["spec"]["initContainers"] = json!([
+            {"name": "first", "image": "i", "resources": {"requests": {"cpu": "1"}}},
+            {"name": "side", "image": "i", "restartPolicy": "Always", "resources": {"requests": {"cpu": "1"}}, "resizePolicy": restarts},
+            {"name": "never", "image": "i", "resources": {"requests": {"cpu": "1"}}, "resizePolicy": restarts},
+        ]);
+    });
+    let of = |index: usize| {
+        let mut new = old.clone();
+        new["spec"]["initContainers"][index]["resources"]["requests"]["cpu"] = json!("2");
+        written("resize", &old, new).1
+    };
+    assert_eq!((of(0), of(1)), (vec![], vec![]));
+    let why = "non-sidecar init containers with a resize policy of RestartContainer cannot be resized";
+    assert_eq!(of(2), [format!("spec.initContainers[2]: Forbidden: {why}")]);
+    let whole = |resources: Value| {
+        let mut new = old.clone();
+        new["spec"]["resources"] = resources;
+        written("resize", &old, new).1
+    };
+    assert_eq!(whole(resources(json!({"cpu": "5"}), json!({"cpu": "6"}))), Vec::<String>::new());
+    assert_eq!(whole(Value::Null), ["spec.resources: Forbidden: pod-level resources cannot be removed"]);
+    assert_eq!(
+        whole(resources(json!({"cpu": "1"}), json!({"cpu": "6"}))),
+        [
+            "spec.resources.requests[cpu]: Invalid value: \"1\": must be greater than or equal to aggregate container requests of 2"
+        ]
+    );
+    assert_eq!(
+        wrong(|it| it["spec"]["containers"][0]["resizePolicy"] = json!([{"resourceName": "gpu", "restartPolicy": ""},
+            {"resourceName": "cpu", "restartPolicy": "Never"}, {"resourceName": "cpu", "restartPolicy": "NotRequired"}])),
+        [
+            "spec.containers[0].resizePolicy: Unsupported value: \"gpu\": supported values: \"cpu\", \"memory\"",
+            "spec.containers[0].resizePolicy: Required value",
+            "spec.containers[0].resizePolicy: Unsupported value: \"Never\": supported values: \"NotRequired\", \"RestartContainer\"",
+            "spec.containers[0].resizePolicy[2]: Duplicate value: \"cpu\"",
+        ]
+    );
+}

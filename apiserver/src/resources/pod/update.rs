@@ -113,7 +113,7 @@ fn narrow(new: &PodSpec, old: &PodSpec, munged: &mut PodSpec, errors: &mut Vec<I
 }
 
 /// The places that differ, as `-` and `+` lines.
-fn difference(at: &str, old: &Value, new: &Value, lines: &mut Vec<String>) {
+pub fn difference(at: &str, old: &Value, new: &Value, lines: &mut Vec<String>) {
     if old == new || lines.len() >= SHOWN_MAX {
         return;
     }

@@ -1,6 +1,6 @@
 //! What a pod's spec must be like. Containers, volumes and what the scheduler reads have files of their own.
 
-use super::{containers, scheduling, volumes};
+use super::{containers, ephemeral, scheduling, volumes, whole};
 use crate::http::error::Invalid;
 use crate::resources::rules;
 use serde_json::{Value, json};
@@ -18,6 +18,8 @@ pub const IP: &str = "must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ff
 pub fn spec(at: &str, spec: &PodSpec, in_template: bool, errors: &mut Vec<Invalid>) {
     let volumes = volumes::check(&format!("{at}.volumes"), spec.volumes.as_deref().unwrap_or(&[]), errors);
     containers::check(at, spec, &volumes, errors);
+    ephemeral::check(at, spec, &volumes, errors);
+    whole::check(&format!("{at}.resources"), spec, errors);
     containers::host_network(at, spec, in_template, errors);
     rules::one_of(&format!("{at}.restartPolicy"), spec.restart_policy.as_deref(), &["Always", "Never", "OnFailure"], errors);
     let policies = ["ClusterFirst", "ClusterFirstWithHostNet", "Default", "None"];

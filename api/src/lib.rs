@@ -5,11 +5,13 @@
 
 pub mod canonical;
 pub mod condition;
+pub mod duration;
 pub mod name;
 pub mod owner;
 pub mod pod;
 pub mod quantity;
 pub mod quota;
+pub mod schedule;
 pub mod selector;
 pub mod slipway;
 pub mod toleration;

@@ -70,6 +70,7 @@ caches! {
     daemon_sets: apps::DaemonSet, ALL, None;
     controller_revisions: apps::ControllerRevision, ALL, None;
     jobs: batch::Job, ALL, None;
+    cron_jobs: batch::CronJob, ALL, None;
     pod_disruption_budgets: policy::PodDisruptionBudget, ALL, None;
     cluster_roles: rbac::ClusterRole, ALL, None;
     node_classes: slipway::NodeClass, ALL, None;

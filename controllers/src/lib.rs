@@ -19,6 +19,7 @@ pub mod run;
 mod certificate;
 mod claim;
 mod cluster_role_aggregation;
+mod cron_job;
 mod daemon_set;
 mod deployment;
 mod discovery;
@@ -135,6 +136,7 @@ pub async fn run(client: kube::Client, options: Options, shutdown: CancellationT
         Arc::new(replication_controller::Controller),
         Arc::new(daemon_set::Controller),
         Arc::new(job::Controller),
+        Arc::new(cron_job::Controller),
         Arc::new(endpoint_slice::Controller),
         Arc::new(endpoints::Controller),
         Arc::new(service_account::Controller),

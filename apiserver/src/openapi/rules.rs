@@ -266,6 +266,7 @@ const FIELDS: &[(&str, Fields)] = &[
     ),
     ("authorization.v1.SubjectAccessReviewSpec", &[("groups", ATOMIC)]),
     ("authorization.v1.SubjectRulesReviewStatus", &[("nonResourceRules", ATOMIC), ("resourceRules", ATOMIC)]),
+    ("batch.v1.CronJobStatus", &[("active", ATOMIC)]),
     ("batch.v1.JobStatus", &[("conditions", atomic_but_merged("type"))]),
     ("batch.v1.PodFailurePolicy", &[("rules", ATOMIC)]),
     ("batch.v1.PodFailurePolicyOnExitCodesRequirement", &[("values", SET)]),

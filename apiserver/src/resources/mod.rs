@@ -10,6 +10,7 @@ mod api_service;
 mod certificate_signing_request;
 mod config_map;
 mod controller_revision;
+mod cron_job;
 mod csi_driver;
 mod csi_node;
 mod csi_storage_capacity;
@@ -73,6 +74,7 @@ pub fn builtin() -> Vec<Arc<dyn Strategy>> {
         kind::<daemon_set::DaemonSet>(),
         kind::<controller_revision::ControllerRevision>(),
         kind::<job::Job>(),
+        kind::<cron_job::CronJob>(),
         kind::<endpoint_slice::EndpointSlice>(),
         kind::<lease::Lease>(),
         kind::<pod_template::PodTemplate>(),

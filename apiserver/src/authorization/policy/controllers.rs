@@ -21,6 +21,17 @@ fn workloads() -> Vec<(&'static str, Vec<Rule>)> {
     let pods = || rule("create delete list patch watch", "core", "pods");
     vec![
         (
+            "cronjob-controller",
+            vec![
+                rule("get list update watch", "batch", "cronjobs"),
+                rule("create delete get list patch update watch", "batch", "jobs"),
+                rule("update", "batch", "cronjobs/status"),
+                rule("update", "batch", "cronjobs/finalizers"),
+                rule("delete list watch", "core", "pods"),
+                events(),
+            ],
+        ),
+        (
             "daemon-set-controller",
             vec![
                 rule(READ, "apps extensions", "daemonsets"),

@@ -27,6 +27,7 @@ mod disruption;
 mod endpoint_slice;
 mod endpoints;
 mod garbage_collector;
+mod horizontal_pod_autoscaler;
 mod job;
 mod namespace;
 mod node_ipam;
@@ -137,6 +138,7 @@ pub async fn run(client: kube::Client, options: Options, shutdown: CancellationT
         Arc::new(daemon_set::Controller),
         Arc::new(job::Controller),
         Arc::new(cron_job::Controller),
+        Arc::new(horizontal_pod_autoscaler::Controller::new(horizontal_pod_autoscaler::Api(client.clone()))),
         Arc::new(endpoint_slice::Controller),
         Arc::new(endpoints::Controller),
         Arc::new(service_account::Controller),

@@ -23,6 +23,7 @@ mod endpoints;
 pub mod event;
 mod fill;
 mod flow_control;
+mod horizontal_pod_autoscaler;
 pub mod ingress;
 pub mod ingress_class;
 mod ip_address;
@@ -75,6 +76,8 @@ pub fn builtin() -> Vec<Arc<dyn Strategy>> {
         kind::<controller_revision::ControllerRevision>(),
         kind::<job::Job>(),
         kind::<cron_job::CronJob>(),
+        kind::<horizontal_pod_autoscaler::v2::HorizontalPodAutoscaler>(),
+        kind::<horizontal_pod_autoscaler::v1::HorizontalPodAutoscaler>(),
         kind::<endpoint_slice::EndpointSlice>(),
         kind::<lease::Lease>(),
         kind::<pod_template::PodTemplate>(),

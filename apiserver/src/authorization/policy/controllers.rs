@@ -70,6 +70,19 @@ fn workloads() -> Vec<(&'static str, Vec<Rule>)> {
             ],
         ),
         (
+            "horizontal-pod-autoscaler",
+            vec![
+                rule(READ, "autoscaling", "horizontalpodautoscalers"),
+                rule("update", "autoscaling", "horizontalpodautoscalers/status"),
+                rule("get update", "*", "*/scale"),
+                rule("list watch", "core", "pods"),
+                rule("list watch", "metrics.k8s.io", "pods"),
+                rule(READ, "custom.metrics.k8s.io", "*"),
+                rule(READ, "external.metrics.k8s.io", "*"),
+                events(),
+            ],
+        ),
+        (
             "job-controller",
             vec![
                 rule("get list patch update watch", "batch", "jobs"),

@@ -23,6 +23,7 @@ pub fn roles() -> Vec<DefaultRole> {
                     "apps",
                     "daemonsets daemonsets/status deployments deployments/status replicasets replicasets/status controllerrevisions",
                 ),
+                rule("patch", "autoscaling", "horizontalpodautoscalers/status"),
                 rule("patch", "batch", "cronjobs cronjobs/status jobs jobs/status"),
                 rule("patch", "policy", "poddisruptionbudgets/status"),
                 rule("patch", "discovery.k8s.io", "endpointslices"),

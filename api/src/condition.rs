@@ -3,6 +3,7 @@
 //! `lastTransitionTime` moves only when the status does, and is kept in whole seconds, as the API stores it.
 
 use crate::apps::{DaemonSetCondition, DeploymentCondition, ReplicaSetCondition, StatefulSetCondition};
+use crate::autoscaling_v2::HorizontalPodAutoscalerCondition;
 use crate::batch::JobCondition;
 use crate::core::{NamespaceCondition, NodeCondition, PodCondition};
 use crate::meta::Time;
@@ -145,6 +146,7 @@ condition!(ReplicaSetCondition);
 condition!(DaemonSetCondition);
 condition!(StatefulSetCondition);
 condition!(JobCondition, last_probe_time);
+condition!(HorizontalPodAutoscalerCondition);
 
 impl Condition for crate::meta::Condition {
     fn new(kind: &str, status: &str, reason: &str, message: &str, now: Timestamp) -> Self {

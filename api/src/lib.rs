@@ -5,12 +5,14 @@
 
 pub mod canonical;
 pub mod condition;
+pub mod duration;
 pub mod name;
 pub mod owner;
 pub mod pod;
 pub mod quantity;
 pub mod quota;
 pub mod resize;
+pub mod schedule;
 pub mod selector;
 pub mod slipway;
 pub mod toleration;
@@ -20,6 +22,7 @@ pub use k8s_openapi::api::apps::v1 as apps;
 pub use k8s_openapi::api::authentication::v1 as authentication;
 pub use k8s_openapi::api::authorization::v1 as authorization;
 pub use k8s_openapi::api::autoscaling::v1 as autoscaling;
+pub use k8s_openapi::api::autoscaling::v2 as autoscaling_v2;
 pub use k8s_openapi::api::batch::v1 as batch;
 pub use k8s_openapi::api::certificates::v1 as certificates;
 pub use k8s_openapi::api::coordination::v1 as coordination;

@@ -1,6 +1,6 @@
 //! Which kinds are watched, and how much of them. One line a kind.
 
-use slipway_api::{apps, batch, certificates, coordination, core, discovery, policy, rbac, slipway};
+use slipway_api::{apps, autoscaling_v2, batch, certificates, coordination, core, discovery, policy, rbac, slipway};
 
 use crate::{
     cache::{AnyCache, Cache},
@@ -71,6 +71,8 @@ caches! {
     stateful_sets: apps::StatefulSet, ALL, None;
     controller_revisions: apps::ControllerRevision, ALL, None;
     jobs: batch::Job, ALL, None;
+    cron_jobs: batch::CronJob, ALL, None;
+    horizontal_pod_autoscalers: autoscaling_v2::HorizontalPodAutoscaler, ALL, None;
     pod_disruption_budgets: policy::PodDisruptionBudget, ALL, None;
     cluster_roles: rbac::ClusterRole, ALL, None;
     node_classes: slipway::NodeClass, ALL, None;

@@ -19,6 +19,7 @@ pub mod run;
 mod certificate;
 mod claim;
 mod cluster_role_aggregation;
+mod cron_job;
 mod daemon_set;
 mod deployment;
 mod discovery;
@@ -27,6 +28,7 @@ mod endpoint_slice;
 mod endpoints;
 mod garbage_collector;
 mod history;
+mod horizontal_pod_autoscaler;
 mod job;
 mod namespace;
 mod node_ipam;
@@ -138,6 +140,8 @@ pub async fn run(client: kube::Client, options: Options, shutdown: CancellationT
         Arc::new(daemon_set::Controller),
         Arc::new(stateful_set::Controller),
         Arc::new(job::Controller),
+        Arc::new(cron_job::Controller),
+        Arc::new(horizontal_pod_autoscaler::Controller::new(horizontal_pod_autoscaler::Api(client.clone()))),
         Arc::new(endpoint_slice::Controller),
         Arc::new(endpoints::Controller),
         Arc::new(service_account::Controller),

@@ -186,7 +186,8 @@ fn get(collection: &Collection, query: &str, list: bool) -> Request<Vec<u8>> {
         .expect("paths and queries of known characters make a URI")
 }
 
-fn encode(text: &str) -> String {
+/// A value of a query.
+pub fn encode(text: &str) -> String {
     text.bytes()
         .map(|byte| match byte {
             b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => char::from(byte).to_string(),

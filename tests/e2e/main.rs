@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used)] // a test fails by it
 
 mod apart;
+mod autoscaling;
 mod browser;
 mod clients;
 mod cloud;

@@ -7,6 +7,7 @@ mod authentication;
 mod bad_input;
 mod cloud;
 mod cluster;
+mod cron_jobs;
 mod discovery;
 mod garbage_collection;
 mod listener;

@@ -2,6 +2,7 @@
 
 use crate::authentication::Authority;
 use crate::custom_resources::{CRDS, definition, establish};
+use crate::discovery::{Kubectl, V2, with_token};
 use crate::extension_server::{
     API_SERVICES, Extension, FLUNDERS, ROOT, SERVICES, SLICES, WARDLE, address, available, options, server,
 };
@@ -18,9 +19,8 @@ use std::time::Duration;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio_util::sync::CancellationToken;
 
-const V2: &str = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList";
 const LABEL: &str = "kube-aggregator.kubernetes.io/automanaged";
-const TOKEN: &str = "the-administrators-token";
+pub const TOKEN: &str = "the-administrators-token";
 
 fn flunder(name: &str) -> Value {
     json!({"apiVersion": "wardle.example.com/v1alpha1", "kind": "Flunder", "metadata": {"name": name, "labels": {"sample-label": "true"}}})
@@ -330,7 +330,7 @@ async fn what_the_extension_server_tells_is_told_on() {
 }
 
 /// A listener of the server, with TLS of an authority of its own.
-async fn listen(server: &TestServer, clients: Option<&str>) -> (std::net::SocketAddr, Authority, CancellationToken) {
+pub async fn listen(server: &TestServer, clients: Option<&str>) -> (std::net::SocketAddr, Authority, CancellationToken) {
     let authority = Authority::new("serving");
     let (cert, key) = authority.sign(&["localhost", "other.default.svc"], "server", &[], ExtendedKeyUsagePurpose::ServerAuth);
     let listener = tokio::net::TcpListener::bind("0.0.0.0:0").await.unwrap();
@@ -479,103 +479,23 @@ async fn an_extension_server_that_is_away_stops_no_garbage_collection() {
     running.await.unwrap().unwrap();
 }
 
-/// `[sig-api-machinery] AggregatedDiscovery should support raw aggregated discovery endpoint Accept headers [Conformance]`
-/// (horizontalpodautoscalers, which are not served)
-/// `[sig-api-machinery] AggregatedDiscovery should support aggregated discovery interface [Conformance]`
-/// (horizontalpodautoscalers, which are not served; what Go's client makes of the lists)
-/// `[sig-api-machinery] Discovery should locate the groupVersion and a resource within each APIGroup [Conformance]`
-/// (horizontalpodautoscalers, which are not served)
-#[tokio::test]
-async fn each_group_is_told_of_with_its_resources() {
-    let server = TestServer::memory().await;
-    let expected = [
-        ("", "v1", "namespaces"),
-        ("admissionregistration.k8s.io", "v1", "validatingwebhookconfigurations"),
-        ("apiextensions.k8s.io", "v1", "customresourcedefinitions"),
-        ("apiregistration.k8s.io", "v1", "apiservices"),
-        ("apps", "v1", "deployments"),
-        ("authentication.k8s.io", "v1", "tokenreviews"),
-        ("authorization.k8s.io", "v1", "selfsubjectaccessreviews"),
-        ("batch", "v1", "jobs"),
-        ("certificates.k8s.io", "v1", "certificatesigningrequests"),
-        ("coordination.k8s.io", "v1", "leases"),
-        ("discovery.k8s.io", "v1", "endpointslices"),
-        ("events.k8s.io", "v1", "events"),
-        ("networking.k8s.io", "v1", "ingresses"),
-        ("node.k8s.io", "v1", "runtimeclasses"),
-        ("policy", "v1", "poddisruptionbudgets"),
-        ("scheduling.k8s.io", "v1", "priorityclasses"),
-        ("storage.k8s.io", "v1", "storageclasses"),
-        ("storage.k8s.io", "v1", "csinodes"),
-    ];
-    let list = |value: &Value| value.as_array().cloned().unwrap_or_default();
-    for (group, version, resource) in expected {
-        let root = if group.is_empty() { "/api" } else { "/apis" };
-        let groups = server.get_as(V2, root).await.expect(200);
-        let told = list(&groups["items"]).iter().any(|one| {
-            let is_it = one["metadata"]["name"] == group || (group.is_empty() && one["metadata"]["name"].is_null());
-            let versions = list(&one["versions"]);
-            let version = versions.iter().find(|one| one["version"] == version);
-            is_it && version.is_some_and(|version| list(&version["resources"]).iter().any(|one| one["resource"] == resource))
-        });
-        assert!(told, "{group} {version} {resource}");
-        let path = if group.is_empty() { format!("/api/{version}") } else { format!("/apis/{group}/{version}") };
-        let resources = server.get(&path).await.expect(200);
-        let group_version = if group.is_empty() { version.to_owned() } else { format!("{group}/{version}") };
-        assert_eq!(resources["groupVersion"], group_version);
-        assert!(list(&resources["resources"]).iter().any(|one| one["name"] == resource), "{group_version} {resource}");
-    }
-}
-
-/// `[sig-api-machinery] Discovery should validate PreferredVersion for each APIGroup [Conformance]`
-#[tokio::test]
-async fn each_group_prefers_one_of_its_versions() {
-    let server = TestServer::memory().await;
-    let groups = server.get("/apis/").await.expect(200)["groups"].as_array().unwrap().clone();
-    assert!(!groups.is_empty());
-    for group in groups {
-        let one = server.get(&format!("/apis/{}/", group["name"].as_str().unwrap())).await.expect(200);
-        let versions = one["versions"].as_array().unwrap();
-        assert!(versions.iter().any(|version| version["groupVersion"] == one["preferredVersion"]["groupVersion"]), "{one}");
-    }
-}
-
 #[tokio::test]
 async fn kubectl_finds_what_extension_servers_serve() {
     let Some(ip) = address() else { return };
-    if std::process::Command::new("kubectl").arg("version").arg("--client").output().is_err() {
-        return eprintln!("SKIPPED: there is no kubectl");
-    }
-    let options = Options { static_tokens: vec![(TOKEN.into(), User::admin())], ..options(&Authority::new("front-proxy")) };
-    let server = TestServer::start(Memory::new(), options).await;
+    let server = with_token().await;
+    let Some(kubectl) = Kubectl::of(&server).await else { return };
     let wardle = Extension::start(&server).await;
     wardle.register(&server, &ip).await;
     server.post(FLUNDERS, flunder("a")).await.expect(201);
-    let (address, _, _shutdown) = listen(&server, None).await;
-    let folder = tempfile::tempdir().unwrap();
-    let config = json!({
-        "apiVersion": "v1", "kind": "Config", "current-context": "test",
-        "clusters": [{"name": "test", "cluster": {"server": format!("https://127.0.0.1:{}", address.port()), "insecure-skip-tls-verify": true}}],
-        "users": [{"name": "admin", "user": {"token": TOKEN}}],
-        "contexts": [{"name": "test", "context": {"cluster": "test", "user": "admin"}}],
-    });
-    std::fs::write(folder.path().join("config"), config.to_string()).unwrap();
-    let kubectl = async |arguments: &[&str]| {
-        let mut command = tokio::process::Command::new("kubectl");
-        command.arg("--kubeconfig").arg(folder.path().join("config")).arg("--cache-dir").arg(folder.path().join("cache"));
-        let output = tokio::time::timeout(PATIENCE, command.args(arguments).kill_on_drop(true).output());
-        let output = output.await.expect("kubectl ends").unwrap();
-        format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
-    };
     eventually("discovery to be fresh", || async {
         server.get_as(V2, "/apis").await.body.to_string().contains("flunders").then_some(())
     })
     .await;
-    let told = kubectl(&["api-resources", "--api-group", "wardle.example.com", "--no-headers"]).await;
+    let told = kubectl.run(&["api-resources", "--api-group", "wardle.example.com", "--no-headers"]).await;
     assert!(told.contains("flunders") && told.contains("fl") && told.contains("Flunder"), "{told}");
-    let told = kubectl(&["get", "fl", "-n", "default", "-o", "name"]).await;
+    let told = kubectl.run(&["get", "fl", "-n", "default", "-o", "name"]).await;
     assert!(told.contains("flunder.wardle.example.com/a"), "{told}");
-    let told = kubectl(&["get", "apiservices"]).await;
+    let told = kubectl.run(&["get", "apiservices"]).await;
     let line = told.lines().find(|line| line.starts_with("v1alpha1.wardle.example.com")).unwrap_or_default();
     assert_eq!(line.split_whitespace().collect::<Vec<_>>()[1..3], ["default/wardle", "True"], "{told}");
 }

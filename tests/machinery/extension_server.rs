@@ -87,33 +87,47 @@ impl Drop for Extension {
     }
 }
 
+/// A router that is served to the cluster's proxies, under the name of a Service in the default namespace.
+pub struct Listening {
+    pub port: u16,
+    /// Who signed its certificate.
+    pub bundle: String,
+    pub task: tokio::task::JoinHandle<()>,
+}
+
+pub async fn listen(server: &TestServer, service: &str, router: axum::Router) -> Listening {
+    let told = "/api/v1/namespaces/kube-system/configmaps/extension-apiserver-authentication";
+    let told = server.get(told).await.expect(200)["data"]["requestheader-client-ca-file"].clone();
+    let authority = Authority::new(service);
+    let name = format!("{service}.default.svc");
+    let (cert, key) = authority.sign(&[name.as_str()], service, &[], ExtendedKeyUsagePurpose::ServerAuth);
+    let acceptor = tokio_rustls::TlsAcceptor::from(tls_for_certificates(&cert, &key, told.as_str().unwrap()).unwrap());
+    let listener = TcpListener::bind("0.0.0.0:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let task = tokio::spawn(async move {
+        let mut connections = tokio::task::JoinSet::new();
+        while let Ok((tcp, _)) = listener.accept().await {
+            let (acceptor, router) = (acceptor.clone(), router.clone());
+            connections.spawn(async move {
+                let Ok(tls) = acceptor.accept(tcp).await else { return };
+                let builder = hyper_util::server::conn::auto::Builder::new(TokioExecutor::new());
+                let service = TowerToHyperService::new(router);
+                let _ = builder.serve_connection_with_upgrades(TokioIo::new(tls), service).await;
+            });
+        }
+    });
+    Listening { port, bundle: STANDARD.encode(authority.pem), task }
+}
+
 impl Extension {
     /// Serves those whom the cluster says its proxies are.
     pub async fn start(server: &TestServer) -> Extension {
-        let told = "/api/v1/namespaces/kube-system/configmaps/extension-apiserver-authentication";
-        let told = server.get(told).await.expect(200)["data"]["requestheader-client-ca-file"].clone();
-        let authority = Authority::new("wardle");
-        let (cert, key) = authority.sign(&["wardle.default.svc"], "wardle", &[], ExtendedKeyUsagePurpose::ServerAuth);
-        let acceptor = tokio_rustls::TlsAcceptor::from(tls_for_certificates(&cert, &key, told.as_str().unwrap()).unwrap());
-        let listener = TcpListener::bind("0.0.0.0:0").await.unwrap();
-        let port = listener.local_addr().unwrap().port();
         let state: Arc<State> = Arc::default();
         let (changes, _) = broadcast::channel(64);
         let served = Arc::clone(&state);
         let router = axum::Router::new().fallback(move |request| answer(Arc::clone(&served), changes.clone(), request));
-        let task = tokio::spawn(async move {
-            let mut connections = tokio::task::JoinSet::new();
-            while let Ok((tcp, _)) = listener.accept().await {
-                let (acceptor, router) = (acceptor.clone(), router.clone());
-                connections.spawn(async move {
-                    let Ok(tls) = acceptor.accept(tcp).await else { return };
-                    let builder = hyper_util::server::conn::auto::Builder::new(TokioExecutor::new());
-                    let service = TowerToHyperService::new(router);
-                    let _ = builder.serve_connection_with_upgrades(TokioIo::new(tls), service).await;
-                });
-            }
-        });
-        Extension { port, bundle: STANDARD.encode(authority.pem), state, task }
+        let Listening { port, bundle, task } = listen(server, "wardle", router).await;
+        Extension { port, bundle, state, task }
     }
 
     pub fn age(&self) {

@@ -267,6 +267,17 @@ async fn jobs() {
     Operations::of("/apis/batch/v1", "jobs").await.exercise(job, Some(status)).await;
 }
 
+/// `[sig-apps] CronJob should support CronJob API operations [Conformance]`
+#[tokio::test]
+async fn cron_jobs() {
+    let mut template = template();
+    template["spec"]["restartPolicy"] = json!("OnFailure");
+    let cron_job = json!({"spec": {"schedule": "*/1 * * * ?", "concurrencyPolicy": "Allow", "suspend": true,
+        "jobTemplate": {"spec": {"parallelism": 2, "completions": 2, "template": template}}}});
+    let status = json!({"lastScheduleTime": "2026-01-01T00:00:00Z"});
+    Operations::of("/apis/batch/v1", "cronjobs").await.exercise(cron_job, Some(status)).await;
+}
+
 /// `[sig-network] Services should complete a service status lifecycle [Conformance]`,
 /// `[sig-network] Services should delete a collection of services [Conformance]`
 #[tokio::test]

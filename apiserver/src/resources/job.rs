@@ -33,13 +33,7 @@ impl Kind for Job {
         fill::missing(spec, "suspend", false);
         fill::missing(spec, "manualSelector", false);
         fill::missing(spec, "podReplacementPolicy", if failure_policy { "Failed" } else { "TerminatingOrFailed" });
-        if let Some(policy) = fill::inner(spec, "podFailurePolicy") {
-            for rule in fill::items(policy, "rules") {
-                for pattern in fill::items(rule, "onPodConditions") {
-                    fill::empty(pattern, "status", "True");
-                }
-            }
-        }
+        fill_failure_policy(spec);
         let labels = object.pointer("/spec/template/metadata/labels").filter(|labels| labels.is_object()).cloned();
         if let Some(labels) = labels
             && let Some(metadata) = fill::made(object, "metadata")
@@ -75,8 +69,7 @@ impl Kind for Job {
     fn validate_whole(&self, whole: &Value) -> Vec<Invalid> {
         let mut errors = vec![];
         let spec = self.spec.clone().unwrap_or_default();
-        check_counts(&spec, &mut errors);
-        check_modes(&spec, &mut errors);
+        validate_spec("spec", &spec, &mut errors);
         match &spec.selector {
             None => errors.push(Invalid::required("spec.selector", "")),
             Some(selector) => rules::label_selector("spec.selector", selector, &mut errors),
@@ -97,8 +90,6 @@ impl Kind for Job {
             let why = "`selector` does not match template `labels`";
             errors.push(Invalid::value("spec.template.metadata.labels", &labels, why));
         }
-        pod_template::validate("spec.template", &spec.template, &[], "Job", &mut errors);
-        check_restart_policy(&spec, &mut errors);
         errors
     }
 
@@ -188,7 +179,26 @@ fn state(job: &Job) -> &'static str {
     }
 }
 
-fn check_counts(spec: &JobSpec, errors: &mut Vec<Invalid>) {
+/// What holds for jobs and for the templates of jobs: all but the selector.
+pub fn validate_spec(at: &str, spec: &JobSpec, errors: &mut Vec<Invalid>) {
+    check_counts(at, spec, errors);
+    check_modes(at, spec, errors);
+    pod_template::validate(&format!("{at}.template"), &spec.template, &[], "Job", errors);
+    check_restart_policy(at, spec, errors);
+}
+
+/// Fills in what a job or a template of jobs says about its pods' failures.
+pub fn fill_failure_policy(spec: &mut Value) {
+    if let Some(policy) = fill::inner(spec, "podFailurePolicy") {
+        for rule in fill::items(policy, "rules") {
+            for pattern in fill::items(rule, "onPodConditions") {
+                fill::empty(pattern, "status", "True");
+            }
+        }
+    }
+}
+
+fn check_counts(at: &str, spec: &JobSpec, errors: &mut Vec<Invalid>) {
     for (field, number) in [
         ("parallelism", spec.parallelism.map(i64::from)),
         ("completions", spec.completions.map(i64::from)),
@@ -198,33 +208,33 @@ fn check_counts(spec: &JobSpec, errors: &mut Vec<Invalid>) {
         ("backoffLimitPerIndex", spec.backoff_limit_per_index.map(i64::from)),
         ("maxFailedIndexes", spec.max_failed_indexes.map(i64::from)),
     ] {
-        rules::not_negative(&format!("spec.{field}"), number, errors);
+        rules::not_negative(&format!("{at}.{field}"), number, errors);
     }
 }
 
-fn check_modes(spec: &JobSpec, errors: &mut Vec<Invalid>) {
+fn check_modes(at: &str, spec: &JobSpec, errors: &mut Vec<Invalid>) {
     let mode = spec.completion_mode.as_deref();
-    rules::maybe_one_of("spec.completionMode", mode, &["Indexed", "NonIndexed"], errors);
+    rules::maybe_one_of(&format!("{at}.completionMode"), mode, &["Indexed", "NonIndexed"], errors);
     if mode == Some("Indexed") {
         if spec.completions.is_none() {
-            errors.push(Invalid::required("spec.completions", "when completion mode is Indexed"));
+            errors.push(Invalid::required(format!("{at}.completions"), "when completion mode is Indexed"));
         }
         if let Some(parallelism) = spec.parallelism.filter(|parallelism| *parallelism > INDEXED_PARALLELISM_MAX) {
             let why = format!("must be less than or equal to {INDEXED_PARALLELISM_MAX} when completion mode is Indexed");
-            errors.push(Invalid::value("spec.parallelism", &json!(parallelism), &why));
+            errors.push(Invalid::value(format!("{at}.parallelism"), &json!(parallelism), &why));
         }
     } else if let Some(limit) = spec.backoff_limit_per_index {
-        errors.push(Invalid::value("spec.backoffLimitPerIndex", &json!(limit), "requires indexed completion mode"));
+        errors.push(Invalid::value(format!("{at}.backoffLimitPerIndex"), &json!(limit), "requires indexed completion mode"));
     }
     if spec.max_failed_indexes.is_some() && spec.backoff_limit_per_index.is_none() {
-        errors.push(Invalid::required("spec.backoffLimitPerIndex", "when maxFailedIndexes is specified"));
+        errors.push(Invalid::required(format!("{at}.backoffLimitPerIndex"), "when maxFailedIndexes is specified"));
     }
     let policies: &[&str] = if spec.pod_failure_policy.is_some() { &["Failed"] } else { &["Failed", "TerminatingOrFailed"] };
-    rules::maybe_one_of("spec.podReplacementPolicy", spec.pod_replacement_policy.as_deref(), policies, errors);
+    rules::maybe_one_of(&format!("{at}.podReplacementPolicy"), spec.pod_replacement_policy.as_deref(), policies, errors);
 }
 
-fn check_restart_policy(spec: &JobSpec, errors: &mut Vec<Invalid>) {
-    let at = "spec.template.spec.restartPolicy";
+fn check_restart_policy(at: &str, spec: &JobSpec, errors: &mut Vec<Invalid>) {
+    let at = format!("{at}.template.spec.restartPolicy");
     match spec.template.spec.as_ref().and_then(|spec| spec.restart_policy.as_deref()).unwrap_or("") {
         "" | "Always" => errors.push(Invalid::required(at, "valid values: \"OnFailure\", \"Never\"")),
         "OnFailure" if spec.pod_failure_policy.is_some() => {

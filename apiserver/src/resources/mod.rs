@@ -10,6 +10,7 @@ mod api_service;
 mod certificate_signing_request;
 mod config_map;
 mod controller_revision;
+mod cron_job;
 mod csi_driver;
 mod csi_node;
 mod csi_storage_capacity;
@@ -22,6 +23,7 @@ mod endpoints;
 pub mod event;
 mod fill;
 mod flow_control;
+mod horizontal_pod_autoscaler;
 pub mod ingress;
 pub mod ingress_class;
 mod ip_address;
@@ -75,6 +77,9 @@ pub fn builtin() -> Vec<Arc<dyn Strategy>> {
         kind::<stateful_set::StatefulSet>(),
         kind::<controller_revision::ControllerRevision>(),
         kind::<job::Job>(),
+        kind::<cron_job::CronJob>(),
+        kind::<horizontal_pod_autoscaler::v2::HorizontalPodAutoscaler>(),
+        kind::<horizontal_pod_autoscaler::v1::HorizontalPodAutoscaler>(),
         kind::<endpoint_slice::EndpointSlice>(),
         kind::<lease::Lease>(),
         kind::<pod_template::PodTemplate>(),

@@ -83,6 +83,11 @@ impl crate::run::Controller for Controller {
     }
 }
 
+/// How the job ended, if it has.
+pub fn finished(job: &Job) -> Option<&'static str> {
+    outcome::end(job.status.as_ref()?)
+}
+
 /// Pods of a job that is gone must not be held by its finalizer.
 fn free_orphans(key: &Key, caches: &Caches) -> Plan {
     let mut plan = Plan::nothing();

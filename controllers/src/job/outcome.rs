@@ -28,8 +28,13 @@ pub fn set(status: &mut JobStatus, type_: &str, value: &str, reason: &str, messa
     conditions.push(condition(type_, value, reason, message, now));
 }
 
+/// The condition that says how it ended.
+pub fn end(status: &JobStatus) -> Option<&'static str> {
+    [SUCCESS.1, FAILURE.1].into_iter().find(|end| standing(status, end).is_some())
+}
+
 pub fn is_finished(status: &JobStatus) -> bool {
-    standing(status, SUCCESS.1).is_some() || standing(status, FAILURE.1).is_some()
+    end(status).is_some()
 }
 
 pub fn finished_at(status: &JobStatus) -> Option<Timestamp> {

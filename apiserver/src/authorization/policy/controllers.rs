@@ -21,6 +21,17 @@ fn workloads() -> Vec<(&'static str, Vec<Rule>)> {
     let pods = || rule("create delete list patch watch", "core", "pods");
     vec![
         (
+            "cronjob-controller",
+            vec![
+                rule("get list update watch", "batch", "cronjobs"),
+                rule("create delete get list patch update watch", "batch", "jobs"),
+                rule("update", "batch", "cronjobs/status"),
+                rule("update", "batch", "cronjobs/finalizers"),
+                rule("delete list watch", "core", "pods"),
+                events(),
+            ],
+        ),
+        (
             "daemon-set-controller",
             vec![
                 rule(READ, "apps extensions", "daemonsets"),
@@ -55,6 +66,19 @@ fn workloads() -> Vec<(&'static str, Vec<Rule>)> {
                 rule("update", "policy", "poddisruptionbudgets/status"),
                 rule("patch update", "core", "pods/status"),
                 rule("get", "*", "*/scale"),
+                events(),
+            ],
+        ),
+        (
+            "horizontal-pod-autoscaler",
+            vec![
+                rule(READ, "autoscaling", "horizontalpodautoscalers"),
+                rule("update", "autoscaling", "horizontalpodautoscalers/status"),
+                rule("get update", "*", "*/scale"),
+                rule("list watch", "core", "pods"),
+                rule("list watch", "metrics.k8s.io", "pods"),
+                rule(READ, "custom.metrics.k8s.io", "*"),
+                rule(READ, "external.metrics.k8s.io", "*"),
                 events(),
             ],
         ),

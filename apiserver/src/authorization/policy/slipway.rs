@@ -24,7 +24,8 @@ pub fn roles() -> Vec<DefaultRole> {
                     "daemonsets daemonsets/status deployments deployments/status replicasets replicasets/status statefulsets statefulsets/status \
                      controllerrevisions",
                 ),
-                rule("patch", "batch", "jobs jobs/status"),
+                rule("patch", "autoscaling", "horizontalpodautoscalers/status"),
+                rule("patch", "batch", "cronjobs cronjobs/status jobs jobs/status"),
                 rule("patch", "policy", "poddisruptionbudgets/status"),
                 rule("patch", "discovery.k8s.io", "endpointslices"),
                 rule("patch", CERTIFICATES, "certificatesigningrequests/approval certificatesigningrequests/status"),

@@ -1,6 +1,6 @@
 //! The aggregation layer, over the real router and a real extension server.
 
-use crate::authentication::Authority;
+use crate::certificates::Authority;
 use crate::custom_resources::{CRDS, definition, establish};
 use crate::discovery::{Kubectl, V2, with_token};
 use crate::extension_server::{

@@ -1,5 +1,6 @@
-//! Who asks: tokens of every kind, other issuers over HTTPS, certificates and proxies on the real listener.
+//! Who asks by a token: service accounts' of every kind, and those of other issuers over HTTPS.
 
+use crate::certificates::Authority;
 use axum::body::Body;
 use axum::routing::get;
 use base64::Engine;
@@ -9,30 +10,27 @@ use jsonwebtoken::jwk::Jwk;
 use jsonwebtoken::{Algorithm, EncodingKey, Header};
 use parking_lot::Mutex;
 use proptest::test_runner::{TestCaseError, TestRunner};
-use rcgen::{BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair};
+use rcgen::{ExtendedKeyUsagePurpose, KeyPair};
 use serde_json::{Value, json};
 use slipway_apiserver::Options;
-use slipway_apiserver::http::authenticate::User;
 use slipway_apiserver::http::authenticate::oidc::{Flags, JwtIssuer};
-use slipway_apiserver::http::authenticate::request_header::RequestHeader;
 use slipway_apiserver::http::serve::tls;
 use slipway_store::memory::Memory;
 use slipway_tests::{Answer, TestServer, eventually};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
-use tokio_util::sync::CancellationToken;
 
 const OWN: &str = "https://kubernetes.default.svc.cluster.local";
 const REVIEWS: &str = "/apis/authentication.k8s.io/v1/tokenreviews";
-const SELF: &str = "/apis/authentication.k8s.io/v1/selfsubjectreviews";
+pub const SELF: &str = "/apis/authentication.k8s.io/v1/selfsubjectreviews";
 const ACCOUNTS: &str = "/api/v1/namespaces/default/serviceaccounts";
 
-fn ec_key() -> String {
+pub fn ec_key() -> String {
     KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256).unwrap().serialize_pem()
 }
 
 /// A server whose clock is `clock` seconds ahead, and whose service accounts' key is `key`.
-async fn server_with(key: &str, clock: Arc<AtomicI64>, options: Options) -> TestServer {
+pub async fn server_with(key: &str, clock: Arc<AtomicI64>, options: Options) -> TestServer {
     let options = Options {
         service_account_key_pem: Some(key.to_owned()),
         clock: Arc::new(move || jiff::Timestamp::now() + jiff::SignedDuration::from_secs(clock.load(Ordering::Relaxed))),
@@ -41,7 +39,7 @@ async fn server_with(key: &str, clock: Arc<AtomicI64>, options: Options) -> Test
     TestServer::start(Memory::new(), options).await
 }
 
-async fn server() -> (TestServer, Arc<AtomicI64>) {
+pub async fn server() -> (TestServer, Arc<AtomicI64>) {
     let clock = Arc::new(AtomicI64::new(0));
     (server_with(&ec_key(), clock.clone(), Options::default()).await, clock)
 }
@@ -59,11 +57,11 @@ async fn review(server: &TestServer, token: &str, audiences: &[&str]) -> Value {
     server.post(REVIEWS, json!({"spec": {"token": token, "audiences": audiences}})).await.expect(201)["status"].clone()
 }
 
-async fn account(server: &TestServer, name: &str) -> Value {
+pub async fn account(server: &TestServer, name: &str) -> Value {
     server.post(ACCOUNTS, json!({"metadata": {"name": name}})).await.expect(201)
 }
 
-async fn token(server: &TestServer, name: &str, spec: Value) -> String {
+pub async fn token(server: &TestServer, name: &str, spec: Value) -> String {
     let made = server.post(&format!("{ACCOUNTS}/{name}/token"), json!({"spec": spec})).await.expect(201);
     made["status"]["token"].as_str().unwrap().to_owned()
 }
@@ -360,39 +358,6 @@ async fn forged_and_broken_tokens_are_refused() {
 
 // === other issuers ===
 
-/// Who signs certificates in these tests.
-pub struct Authority {
-    pub pem: String,
-    issuer: Issuer<'static, KeyPair>,
-}
-
-impl Authority {
-    pub fn new(name: &str) -> Self {
-        let mut params = CertificateParams::new(vec![]).unwrap();
-        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        params.distinguished_name = named(name, &[]);
-        let key = KeyPair::generate().unwrap();
-        let pem = params.self_signed(&key).unwrap().pem();
-        Authority { pem, issuer: Issuer::new(params, key) }
-    }
-
-    /// Certificate and key.
-    pub fn sign(&self, hosts: &[&str], name: &str, groups: &[&str], usage: ExtendedKeyUsagePurpose) -> (String, String) {
-        let mut params = CertificateParams::new(hosts.iter().map(|host| (*host).to_owned()).collect::<Vec<_>>()).unwrap();
-        params.distinguished_name = named(name, groups);
-        params.extended_key_usages = vec![usage];
-        let key = KeyPair::generate().unwrap();
-        (params.signed_by(&key, &self.issuer).unwrap().pem(), key.serialize_pem())
-    }
-}
-
-fn named(name: &str, groups: &[&str]) -> DistinguishedName {
-    let mut named = DistinguishedName::new();
-    named.push(DnType::CommonName, name);
-    groups.iter().for_each(|group| named.push(DnType::OrganizationName, *group));
-    named
-}
-
 /// An OpenID issuer that serves its documents over HTTPS, and changes its keys when told.
 struct OpenId {
     url: String,
@@ -564,151 +529,4 @@ async fn an_issuer_that_does_not_answer_costs_its_own_users_alone() {
     assert_eq!(issuer.asked.load(Ordering::Relaxed), 0, "an issuer with another's certificate is not believed");
     account(&server, "robot").await;
     assert!(who(&server, &token(&server, "robot", json!({})).await).await.is_ok());
-}
-
-// === the listener ===
-
-struct Listening {
-    server: TestServer,
-    url: String,
-    shutdown: CancellationToken,
-}
-
-impl Drop for Listening {
-    fn drop(&mut self) {
-        self.shutdown.cancel();
-    }
-}
-
-/// A listener for users of one authority, and proxies of another.
-async fn listen(users: &Authority, proxies: &Authority, clock: Arc<AtomicI64>) -> Listening {
-    rustls::crypto::aws_lc_rs::default_provider().install_default().ok();
-    let (cert, key) = users.sign(&["localhost", "127.0.0.1"], "kube-apiserver", &[], ExtendedKeyUsagePurpose::ServerAuth);
-    let rule = RequestHeader {
-        client_ca_pem: proxies.pem.clone(),
-        allowed_names: vec!["front-proxy".into()],
-        ..RequestHeader::default()
-    };
-    let options = Options { client_ca_pem: Some(users.pem.clone()), request_header: Some(rule), ..Options::default() };
-    let server = server_with(&ec_key(), clock, options).await;
-    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let url = format!("https://localhost:{}", listener.local_addr().unwrap().port());
-    let tls = tls(&cert, &key, Some(&format!("{}{}", users.pem, proxies.pem))).unwrap();
-    let shutdown = CancellationToken::new();
-    tokio::spawn(server.api.clone().serve(listener, tls, shutdown.clone()));
-    Listening { server, url, shutdown }
-}
-
-/// A connection with a client certificate, over which requests are sent one after the other.
-struct Connection(hyper::client::conn::http1::SendRequest<Body>);
-
-impl Connection {
-    async fn open(listening: &Listening, trusted: &Authority, identity: Option<&(String, String)>) -> Option<Self> {
-        use rustls::pki_types::pem::PemObject;
-        use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
-        let mut roots = rustls::RootCertStore::empty();
-        roots.add(CertificateDer::from_pem_slice(trusted.pem.as_bytes()).unwrap()).unwrap();
-        let config = rustls::ClientConfig::builder().with_root_certificates(roots);
-        let config = match identity {
-            None => config.with_no_client_auth(),
-            Some((cert, key)) => {
-                let chain = vec![CertificateDer::from_pem_slice(cert.as_bytes()).unwrap()];
-                config.with_client_auth_cert(chain, PrivateKeyDer::from_pem_slice(key.as_bytes()).unwrap()).unwrap()
-            }
-        };
-        let tcp = tokio::net::TcpStream::connect(listening.url.trim_start_matches("https://")).await.unwrap();
-        let connector = tokio_rustls::TlsConnector::from(Arc::new(config));
-        let stream = connector.connect(ServerName::try_from("localhost").unwrap(), tcp).await.ok()?;
-        let (sender, connection) = hyper::client::conn::http1::handshake(hyper_util::rt::TokioIo::new(stream)).await.ok()?;
-        tokio::spawn(connection);
-        Some(Connection(sender))
-    }
-
-    async fn who(&mut self, headers: &[(&str, &str)]) -> Result<Value, u16> {
-        let mut request = Request::post(SELF).header("host", "localhost").header("content-type", "application/json");
-        for (name, value) in headers {
-            request = request.header(*name, *value);
-        }
-        let response = self.0.send_request(request.body(Body::from("{}")).unwrap()).await.map_err(|_| 0_u16)?;
-        let answer = Answer::of(response.map(Body::new)).await;
-        if answer.code == 201 { Ok(answer.body["status"]["userInfo"].clone()) } else { Err(answer.code) }
-    }
-}
-
-#[tokio::test]
-async fn a_certificate_is_its_user_until_it_expires() {
-    let (users, proxies) = (Authority::new("users"), Authority::new("proxies"));
-    let clock = Arc::new(AtomicI64::new(0));
-    let listening = listen(&users, &proxies, clock.clone()).await;
-    let jane = users.sign(&[], "jane", &["dev"], ExtendedKeyUsagePurpose::ClientAuth);
-    let mut connection = Connection::open(&listening, &users, Some(&jane)).await.unwrap();
-    let known = connection.who(&[]).await.unwrap();
-    assert_eq!((&known["username"], &known["groups"]), (&json!("jane"), &json!(["dev", "system:authenticated"])));
-    let id = known["extra"]["authentication.kubernetes.io/credential-id"][0].as_str().unwrap();
-    assert!(id.starts_with("X509SHA256="));
-    // Headers of a proxy are nothing in anybody else's hands.
-    assert_eq!(
-        connection.who(&[("x-remote-user", "root"), ("x-remote-group", "system:masters")]).await.unwrap()["username"],
-        "jane"
-    );
-    // The connection is still open when the certificate's time is over.
-    clock.store(2_500 * 365 * 86_400, Ordering::Relaxed);
-    assert_eq!(connection.who(&[]).await, Err(401));
-    clock.store(0, Ordering::Relaxed);
-    assert!(connection.who(&[]).await.is_ok());
-    // A certificate for servers, or of another authority, opens nothing.
-    let wrong = users.sign(&[], "jane", &["system:masters"], ExtendedKeyUsagePurpose::ServerAuth);
-    let stranger = Authority::new("stranger").sign(&[], "jane", &["system:masters"], ExtendedKeyUsagePurpose::ClientAuth);
-    for identity in [wrong, stranger] {
-        if let Some(mut connection) = Connection::open(&listening, &users, Some(&identity)).await {
-            assert!(connection.who(&[]).await.is_err());
-        }
-    }
-    let mut nobody = Connection::open(&listening, &users, None).await.unwrap();
-    assert_eq!(nobody.who(&[]).await, Err(401));
-    account(&listening.server, "robot").await;
-    let bearer = format!("Bearer {}", token(&listening.server, "robot", json!({})).await);
-    assert_eq!(nobody.who(&[("authorization", &bearer)]).await.unwrap()["username"], "system:serviceaccount:default:robot");
-}
-
-#[tokio::test]
-async fn a_proxy_speaks_for_others_by_its_certificate() {
-    let (users, proxies) = (Authority::new("users"), Authority::new("proxies"));
-    let listening = listen(&users, &proxies, Arc::default()).await;
-    let told = "/api/v1/namespaces/kube-system/configmaps/extension-apiserver-authentication";
-    let told = listening.server.get(told).await.expect(200)["data"].clone();
-    assert_eq!((&told["client-ca-file"], &told["requestheader-client-ca-file"]), (&json!(users.pem), &json!(proxies.pem)));
-    assert_eq!(told["requestheader-allowed-names"], "[\"front-proxy\"]");
-    let front = proxies.sign(&[], "front-proxy", &["system:masters"], ExtendedKeyUsagePurpose::ClientAuth);
-    let mut connection = Connection::open(&listening, &users, Some(&front)).await.unwrap();
-    let headers = [
-        ("x-remote-user", "jane"),
-        ("x-remote-uid", "u-1"),
-        ("x-remote-group", "dev"),
-        ("x-remote-group", "ops"),
-        ("x-remote-extra-example.com%2ftenant", "t"),
-    ];
-    let known = connection.who(&headers).await.unwrap();
-    assert_eq!((&known["username"], &known["uid"]), (&json!("jane"), &json!("u-1")));
-    assert_eq!(known["groups"], json!(["dev", "ops", "system:authenticated"]));
-    assert_eq!(known["extra"], json!({"example.com/tenant": ["t"]}));
-    assert_eq!(connection.who(&[]).await, Err(401), "the proxy itself is nobody");
-    let other = proxies.sign(&[], "another", &[], ExtendedKeyUsagePurpose::ClientAuth);
-    let mut connection = Connection::open(&listening, &users, Some(&other)).await.unwrap();
-    assert_eq!(connection.who(&headers).await, Err(401), "its name is not on the list");
-    // A user that has the proxy's name is no proxy.
-    let user = users.sign(&[], "front-proxy", &[], ExtendedKeyUsagePurpose::ClientAuth);
-    let mut connection = Connection::open(&listening, &users, Some(&user)).await.unwrap();
-    assert_eq!(connection.who(&headers).await.unwrap()["username"], "front-proxy");
-}
-
-#[tokio::test]
-async fn nothing_within_the_process_needs_a_credential_and_nobody_outside_can_pretend() {
-    let (server, _) = server().await;
-    let user = User { uid: "u".into(), ..User::new("jane", &["dev"]) };
-    let known = server.call_as(user, "POST", SELF, Some(&json!({}))).await.expect(201);
-    assert_eq!(known["status"]["userInfo"]["username"], "jane");
-    let request = Request::post(SELF).header("x-remote-user", "jane").header("content-type", "application/json");
-    let answer = Answer::of(server.send(None, request.body(Body::from("{}")).unwrap()).await).await;
-    assert_eq!(answer.code, 401);
 }

@@ -1,6 +1,6 @@
 //! HorizontalPodAutoscalers over the real API, with a metrics server of the test's own behind the aggregation layer.
 
-use crate::authentication::Authority;
+use crate::certificates::Authority;
 use crate::extension_server::{API_SERVICES, Listening, SERVICES, SLICES, address, listen, server};
 use axum::body::Body;
 use axum::response::{IntoResponse, Response};

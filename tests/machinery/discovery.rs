@@ -1,7 +1,7 @@
 //! What is served, as it is told: to the suite's eyes, and to kubectl's.
 
 use crate::aggregation::{TOKEN, listen};
-use crate::authentication::Authority;
+use crate::certificates::Authority;
 use crate::extension_server::options;
 use serde_json::{Value, json};
 use slipway_apiserver::{Options, User};

@@ -1,7 +1,7 @@
 //! A small extension API server, as the sample-apiserver: flunders in `wardle.example.com/v1alpha1`, over TLS, for those alone whose
 //! certificate is of the authority that the cluster tells extension servers of.
 
-use crate::authentication::Authority;
+use crate::certificates::Authority;
 use axum::body::Body;
 use axum::response::{IntoResponse, Response};
 use base64::Engine;

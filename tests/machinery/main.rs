@@ -9,6 +9,7 @@ mod audit;
 mod authentication;
 mod autoscaling;
 mod cel;
+mod certificates;
 mod classes;
 mod compression;
 mod conformance;

@@ -226,8 +226,10 @@ fn attributes(strategy: Option<&dyn Strategy>, key: &str, stored: &[u8]) -> Attr
         Ok(object) => object,
         Err(error) => return unreadable(error),
     };
-    let labels = object["metadata"]["labels"].as_object().into_iter().flatten();
-    let labels = labels.filter_map(|(name, value)| Some((name.clone(), value.as_str()?.to_owned()))).collect();
+    let labels = match Object::deserialize(&object) {
+        Ok(object) => object.metadata.labels.unwrap_or_default(),
+        Err(error) => return unreadable(error),
+    };
     let fields = selectable.map(|strategy| strategy.selectable_fields(&object)).unwrap_or_default();
     let facts = asked.and_then(|strategy| facts::facts(strategy.names(), &object));
     Attributes { labels, fields, facts, ..Attributes::default() }

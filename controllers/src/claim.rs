@@ -7,7 +7,13 @@ use slipway_api::{
     selector::Selector,
 };
 
-use crate::{cache::Cache, plan::Step, resource::Object};
+use crate::{
+    cache::Cache,
+    caches::Caches,
+    plan::Step,
+    queue::Queue,
+    resource::{Key, Object, controller_of},
+};
 
 /// The objects that belong to an owner, and the steps that make it so.
 pub struct Claim<K> {
@@ -40,6 +46,36 @@ pub fn claim_members<O: Object, K: Object>(
         }
     }
     Claim { mine, steps }
+}
+
+/// Queues each owner that changed, or a member of whose did. Of a member that nobody controls, whoever may adopt it.
+pub fn watch<O: Object, K: Object>(
+    caches: &Arc<Caches>,
+    queue: &Arc<Queue>,
+    owners: fn(&Caches) -> &Cache<O>,
+    members: fn(&Caches) -> &Cache<K>,
+    may_adopt: fn(&O, &K) -> bool,
+) {
+    let own = queue.clone();
+    owners(caches).on_change(move |old, new| {
+        if let Some(owner) = new.or(old) {
+            own.add(owner.key());
+        }
+    });
+    let (queue, weak, kind) = (queue.clone(), Arc::downgrade(caches), O::resource().kind);
+    members(caches).on_change(move |old, new| {
+        for member in [old, new].into_iter().flatten() {
+            match controller_of(member.metadata()) {
+                Some(owner) if owner.kind == kind => queue.add(Key::new(member.namespace(), &owner.name)),
+                Some(_) => {}
+                None => {
+                    let Some(caches) = weak.upgrade() else { continue };
+                    let adopters = owners(&caches).in_namespace(member.namespace());
+                    adopters.iter().filter(|owner| may_adopt(owner, member)).for_each(|owner| queue.add(owner.key()));
+                }
+            }
+        }
+    });
 }
 
 pub fn matches(selector: &Selector, metadata: &ObjectMeta) -> bool {

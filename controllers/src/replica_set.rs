@@ -17,7 +17,7 @@ use slipway_api::{
 use crate::{
     apply::Failure,
     caches::Caches,
-    claim::{claim, matches},
+    claim::{self, claim, matches},
     plan::{Plan, Step},
     pods,
     queue::Queue,
@@ -37,30 +37,13 @@ impl crate::run::Controller for Controller {
     }
 
     fn watch(&self, caches: &Arc<Caches>, queue: &Arc<Queue>) {
-        let own = queue.clone();
-        caches.replica_sets.on_change(move |old, new| {
-            if let Some(set) = new.or(old) {
-                own.add(set.key());
-            }
-        });
-        let (of_pods, sets) = (queue.clone(), Arc::downgrade(caches));
-        caches.pods.on_change(move |old, new| {
-            for pod in [old, new].into_iter().flatten() {
-                match controller_of(&pod.metadata) {
-                    Some(owner) if owner.kind == ReplicaSet::KIND => of_pods.add(Key::new(pod.namespace(), &owner.name)),
-                    Some(_) => {}
-                    None => {
-                        // An orphan: whoever selects it may adopt it.
-                        let Some(caches) = sets.upgrade() else { continue };
-                        for set in caches.replica_sets.in_namespace(pod.namespace()) {
-                            if matches(&Selector::from(&set.spec.selector), &pod.metadata) {
-                                of_pods.add(set.key());
-                            }
-                        }
-                    }
-                }
-            }
-        });
+        claim::watch(
+            caches,
+            queue,
+            |caches| &caches.replica_sets,
+            |caches| &caches.pods,
+            |set, pod| matches(&Selector::from(&set.spec.selector), &pod.metadata),
+        );
     }
 
     async fn plan(&self, key: &Key, situation: Situation<'_>) -> Result<Plan, kube::Error> {
@@ -68,8 +51,6 @@ impl crate::run::Controller for Controller {
         Ok(plan(&*set, situation.caches, situation.now, situation.failure.as_ref()))
     }
 }
-
-use k8s_openapi::Resource as _;
 
 /// What ReplicaSets and ReplicationControllers have in common: all but their names and the form of the selector.
 pub trait Replicated: Object {

@@ -4,7 +4,6 @@
 use std::{collections::HashSet, sync::Arc};
 
 use async_trait::async_trait;
-use k8s_openapi::Resource as _;
 use slipway_api::{
     apps::{ReplicaSetCondition, ReplicaSetSpec, ReplicaSetStatus},
     core::{ReplicationController, ReplicationControllerCondition, ReplicationControllerStatus},
@@ -14,11 +13,11 @@ use slipway_api::{
 
 use crate::{
     caches::Caches,
-    claim::matches,
+    claim::{self, matches},
     plan::Plan,
     queue::Queue,
     replica_set::{self, Replicated},
-    resource::{Key, Object, controller_of},
+    resource::Key,
     run::Situation,
 };
 
@@ -31,31 +30,13 @@ impl crate::run::Controller for Controller {
     }
 
     fn watch(&self, caches: &Arc<Caches>, queue: &Arc<Queue>) {
-        let own = queue.clone();
-        caches.replication_controllers.on_change(move |old, new| {
-            if let Some(controller) = new.or(old) {
-                own.add(controller.key());
-            }
-        });
-        let (of_pods, weak) = (queue.clone(), Arc::downgrade(caches));
-        caches.pods.on_change(move |old, new| {
-            for pod in [old, new].into_iter().flatten() {
-                match controller_of(&pod.metadata) {
-                    Some(owner) if owner.kind == ReplicationController::KIND => {
-                        of_pods.add(Key::new(pod.namespace(), &owner.name));
-                    }
-                    Some(_) => {}
-                    None => {
-                        let Some(caches) = weak.upgrade() else { continue };
-                        for controller in caches.replication_controllers.in_namespace(pod.namespace()) {
-                            if matches(&Selector::from(&controller.wish().selector), &pod.metadata) {
-                                of_pods.add(controller.key());
-                            }
-                        }
-                    }
-                }
-            }
-        });
+        claim::watch(
+            caches,
+            queue,
+            |caches| &caches.replication_controllers,
+            |caches| &caches.pods,
+            |controller, pod| matches(&Selector::from(&controller.wish().selector), &pod.metadata),
+        );
     }
 
     async fn plan(&self, key: &Key, situation: Situation<'_>) -> Result<Plan, kube::Error> {

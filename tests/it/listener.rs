@@ -1,44 +1,13 @@
 //! The listener: TLS, client certificates, HTTP/2, and the real kubectl.
 
-use rcgen::{BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair};
+use rcgen::ExtendedKeyUsagePurpose;
 use serde_json::json;
 use slipway_apiserver::http::serve::tls;
+use slipway_tests::authority::Authority;
 use slipway_tests::{PATIENCE, TestServer, config_map};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use tokio_util::sync::CancellationToken;
-
-struct Authority {
-    pem: String,
-    issuer: Issuer<'static, KeyPair>,
-}
-
-impl Authority {
-    fn new() -> Self {
-        let mut params = CertificateParams::new(vec![]).unwrap();
-        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        params.distinguished_name = named("test-ca", &[]);
-        let key = KeyPair::generate().unwrap();
-        let pem = params.self_signed(&key).unwrap().pem();
-        Authority { pem, issuer: Issuer::new(params, key) }
-    }
-
-    /// Certificate and key.
-    fn sign(&self, hosts: &[&str], name: &str, groups: &[&str], usage: ExtendedKeyUsagePurpose) -> (String, String) {
-        let mut params = CertificateParams::new(hosts.iter().map(|host| (*host).to_owned()).collect::<Vec<_>>()).unwrap();
-        params.distinguished_name = named(name, groups);
-        params.extended_key_usages = vec![usage];
-        let key = KeyPair::generate().unwrap();
-        (params.signed_by(&key, &self.issuer).unwrap().pem(), key.serialize_pem())
-    }
-}
-
-fn named(name: &str, groups: &[&str]) -> DistinguishedName {
-    let mut named = DistinguishedName::new();
-    named.push(DnType::CommonName, name);
-    groups.iter().for_each(|group| named.push(DnType::OrganizationName, *group));
-    named
-}
 
 /// A server on a port of this machine, and a kubeconfig of its administrator.
 struct Listening {
@@ -52,7 +21,7 @@ struct Listening {
 
 async fn listen() -> Listening {
     rustls::crypto::aws_lc_rs::default_provider().install_default().ok();
-    let authority = Authority::new();
+    let authority = Authority::new("test-ca");
     let (cert, key) = authority.sign(&["localhost", "127.0.0.1"], "kube-apiserver", &[], ExtendedKeyUsagePurpose::ServerAuth);
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("https://127.0.0.1:{}", listener.local_addr().unwrap().port());
@@ -151,7 +120,7 @@ async fn kubectl_says_that_there_is_no_such_kind() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_certificate_of_another_authority_is_refused() {
     let listening = listen().await;
-    let stranger = Authority::new();
+    let stranger = Authority::new("test-ca");
     let (cert, key) = stranger.sign(&[], "kubernetes-admin", &["system:masters"], ExtendedKeyUsagePurpose::ClientAuth);
     let config = listening.kubeconfig("kubernetes-admin", &["system:masters"]);
     std::fs::write(listening.folder.path().join("kubernetes-admin.pem"), cert).unwrap();

@@ -1,6 +1,5 @@
 //! The aggregation layer, over the real router and a real extension server.
 
-use crate::certificates::Authority;
 use crate::custom_resources::{CRDS, definition, establish};
 use crate::discovery::{Kubectl, V2, with_token};
 use crate::extension_server::{
@@ -13,6 +12,7 @@ use serde_json::{Value, json};
 use slipway_apiserver::http::serve::tls;
 use slipway_apiserver::{Options, User};
 use slipway_store::memory::Memory;
+use slipway_tests::authority::Authority;
 use slipway_tests::{Answer, PATIENCE, TestServer, config_map, eventually};
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,6 +1,5 @@
 //! Who asks by a token: service accounts' of every kind, and those of other issuers over HTTPS.
 
-use crate::certificates::Authority;
 use axum::body::Body;
 use axum::routing::get;
 use base64::Engine;
@@ -16,6 +15,7 @@ use slipway_apiserver::Options;
 use slipway_apiserver::http::authenticate::oidc::{Flags, JwtIssuer};
 use slipway_apiserver::http::serve::tls;
 use slipway_store::memory::Memory;
+use slipway_tests::authority::Authority;
 use slipway_tests::{Answer, TestServer, eventually};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};

@@ -1,12 +1,12 @@
 //! HorizontalPodAutoscalers over the real API, with a metrics server of the test's own behind the aggregation layer.
 
-use crate::certificates::Authority;
 use crate::extension_server::{API_SERVICES, Listening, SERVICES, SLICES, address, listen, server};
 use axum::body::Body;
 use axum::response::{IntoResponse, Response};
 use http::{Request, StatusCode};
 use serde_json::{Value, json};
 use slipway_apiserver::User;
+use slipway_tests::authority::Authority;
 use slipway_tests::{TestServer, eventually};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};

@@ -3,49 +3,17 @@
 use crate::authentication::{SELF, account, ec_key, server, server_with, token};
 use axum::body::Body;
 use http::Request;
-use rcgen::{BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair};
+use rcgen::ExtendedKeyUsagePurpose;
 use serde_json::{Value, json};
 use slipway_apiserver::Options;
 use slipway_apiserver::http::authenticate::User;
 use slipway_apiserver::http::authenticate::request_header::RequestHeader;
 use slipway_apiserver::http::serve::tls;
+use slipway_tests::authority::Authority;
 use slipway_tests::{Answer, TestServer};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use tokio_util::sync::CancellationToken;
-
-/// Who signs certificates in these tests.
-pub struct Authority {
-    pub pem: String,
-    issuer: Issuer<'static, KeyPair>,
-}
-
-impl Authority {
-    pub fn new(name: &str) -> Self {
-        let mut params = CertificateParams::new(vec![]).unwrap();
-        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        params.distinguished_name = named(name, &[]);
-        let key = KeyPair::generate().unwrap();
-        let pem = params.self_signed(&key).unwrap().pem();
-        Authority { pem, issuer: Issuer::new(params, key) }
-    }
-
-    /// Certificate and key.
-    pub fn sign(&self, hosts: &[&str], name: &str, groups: &[&str], usage: ExtendedKeyUsagePurpose) -> (String, String) {
-        let mut params = CertificateParams::new(hosts.iter().map(|host| (*host).to_owned()).collect::<Vec<_>>()).unwrap();
-        params.distinguished_name = named(name, groups);
-        params.extended_key_usages = vec![usage];
-        let key = KeyPair::generate().unwrap();
-        (params.signed_by(&key, &self.issuer).unwrap().pem(), key.serialize_pem())
-    }
-}
-
-fn named(name: &str, groups: &[&str]) -> DistinguishedName {
-    let mut named = DistinguishedName::new();
-    named.push(DnType::CommonName, name);
-    groups.iter().for_each(|group| named.push(DnType::OrganizationName, *group));
-    named
-}
 
 struct Listening {
     server: TestServer,

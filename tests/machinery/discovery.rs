@@ -1,11 +1,11 @@
 //! What is served, as it is told: to the suite's eyes, and to kubectl's.
 
 use crate::aggregation::{TOKEN, listen};
-use crate::certificates::Authority;
 use crate::extension_server::options;
 use serde_json::{Value, json};
 use slipway_apiserver::{Options, User};
 use slipway_store::memory::Memory;
+use slipway_tests::authority::Authority;
 use slipway_tests::{PATIENCE, TestServer};
 use tokio_util::sync::DropGuard;
 

@@ -1,7 +1,6 @@
 //! A small extension API server, as the sample-apiserver: flunders in `wardle.example.com/v1alpha1`, over TLS, for those alone whose
 //! certificate is of the authority that the cluster tells extension servers of.
 
-use crate::certificates::Authority;
 use axum::body::Body;
 use axum::response::{IntoResponse, Response};
 use base64::Engine;
@@ -17,6 +16,7 @@ use slipway_apiserver::Options;
 use slipway_apiserver::http::authenticate::request_header::RequestHeader;
 use slipway_apiserver::http::serve::tls_for_certificates;
 use slipway_store::memory::Memory;
+use slipway_tests::authority::Authority;
 use slipway_tests::{TestServer, eventually};
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};

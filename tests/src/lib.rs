@@ -1,6 +1,7 @@
 //! What the tests of the whole share: a server to test against.
 #![allow(clippy::unwrap_used)] // a test fails by it
 
+pub mod authority;
 pub mod postgres;
 
 use axum::Extension;

@@ -19,7 +19,7 @@ use slipway_api::{
 
 use crate::{
     caches::Caches,
-    claim::{claim, matches},
+    claim::{self, claim, matches},
     deployment::resolve,
     plan::{Plan, Step},
     pods,
@@ -43,29 +43,13 @@ impl crate::run::Controller for Controller {
     }
 
     fn watch(&self, caches: &Arc<Caches>, queue: &Arc<Queue>) {
-        let own = queue.clone();
-        caches.daemon_sets.on_change(move |old, new| {
-            if let Some(set) = new.or(old) {
-                own.add(set.key());
-            }
-        });
-        let (of_pods, weak) = (queue.clone(), Arc::downgrade(caches));
-        caches.pods.on_change(move |old, new| {
-            for pod in [old, new].into_iter().flatten() {
-                match controller_of(&pod.metadata) {
-                    Some(owner) if owner.kind == DaemonSet::KIND => of_pods.add(Key::new(pod.namespace(), &owner.name)),
-                    Some(_) => {}
-                    None => {
-                        let Some(caches) = weak.upgrade() else { continue };
-                        for set in caches.daemon_sets.in_namespace(pod.namespace()) {
-                            if matches(&Selector::from(&set.spec.selector), &pod.metadata) {
-                                of_pods.add(set.key());
-                            }
-                        }
-                    }
-                }
-            }
-        });
+        claim::watch(
+            caches,
+            queue,
+            |caches| &caches.daemon_sets,
+            |caches| &caches.pods,
+            |set, pod| matches(&Selector::from(&set.spec.selector), &pod.metadata),
+        );
         let (of_nodes, weak) = (queue.clone(), Arc::downgrade(caches));
         caches.nodes.on_change(move |old, new| {
             if old.map(|node| placement::relevant(node)) != new.map(|node| placement::relevant(node))

@@ -22,7 +22,7 @@ use slipway_api::{
 use crate::{
     apply::Failure,
     caches::Caches,
-    claim::{claim, matches},
+    claim::{self, claim, matches},
     plan::{Plan, Step},
     queue::Queue,
     resource::{Key, Object, controller_of},
@@ -40,29 +40,13 @@ impl crate::run::Controller for Controller {
     }
 
     fn watch(&self, caches: &Arc<Caches>, queue: &Arc<Queue>) {
-        let own = queue.clone();
-        caches.deployments.on_change(move |old, new| {
-            if let Some(deployment) = new.or(old) {
-                own.add(deployment.key());
-            }
-        });
-        let (of_sets, weak) = (queue.clone(), Arc::downgrade(caches));
-        caches.replica_sets.on_change(move |old, new| {
-            for set in [old, new].into_iter().flatten() {
-                match controller_of(&set.metadata) {
-                    Some(owner) if owner.kind == Deployment::KIND => of_sets.add(Key::new(set.namespace(), &owner.name)),
-                    Some(_) => {}
-                    None => {
-                        let Some(caches) = weak.upgrade() else { continue };
-                        for deployment in caches.deployments.in_namespace(set.namespace()) {
-                            if matches(&Selector::from(&deployment.spec.selector), &set.metadata) {
-                                of_sets.add(deployment.key());
-                            }
-                        }
-                    }
-                }
-            }
-        });
+        claim::watch(
+            caches,
+            queue,
+            |caches| &caches.deployments,
+            |caches| &caches.replica_sets,
+            |deployment, set| matches(&Selector::from(&deployment.spec.selector), &set.metadata),
+        );
         // Recreate waits for the last old pod to be gone.
         let (of_pods, weak) = (queue.clone(), Arc::downgrade(caches));
         caches.pods.on_change(move |old, new| {

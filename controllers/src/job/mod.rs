@@ -23,7 +23,7 @@ use slipway_api::{
 
 use crate::{
     caches::Caches,
-    claim::{claim, matches},
+    claim::{self, claim, matches},
     plan::{Delete, Plan, Step},
     pods,
     queue::Queue,
@@ -48,30 +48,16 @@ impl crate::run::Controller for Controller {
     }
 
     fn watch(&self, caches: &Arc<Caches>, queue: &Arc<Queue>) {
-        let own = queue.clone();
-        caches.jobs.on_change(move |old, new| {
-            if let Some(job) = new.or(old) {
-                own.add(job.key());
-            }
-        });
-        let (of_pods, weak) = (queue.clone(), Arc::downgrade(caches));
-        caches.pods.on_change(move |old, new| {
-            for pod in [old, new].into_iter().flatten() {
-                match controller_of(&pod.metadata) {
-                    Some(owner) if owner.kind == Job::KIND => of_pods.add(Key::new(pod.namespace(), &owner.name)),
-                    Some(_) => {}
-                    None => {
-                        let Some(caches) = weak.upgrade() else { continue };
-                        for job in caches.jobs.in_namespace(pod.namespace()) {
-                            let selector = job.spec.as_ref().and_then(|spec| spec.selector.as_ref());
-                            if selector.is_some_and(|selector| matches(&Selector::from(selector), &pod.metadata)) {
-                                of_pods.add(job.key());
-                            }
-                        }
-                    }
-                }
-            }
-        });
+        claim::watch(
+            caches,
+            queue,
+            |caches| &caches.jobs,
+            |caches| &caches.pods,
+            |job, pod| {
+                let selector = job.spec.as_ref().and_then(|spec| spec.selector.as_ref());
+                selector.is_some_and(|selector| matches(&Selector::from(selector), &pod.metadata))
+            },
+        );
     }
 
     async fn plan(&self, key: &Key, situation: Situation<'_>) -> Result<Plan, kube::Error> {

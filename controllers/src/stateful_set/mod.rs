@@ -25,7 +25,7 @@ use slipway_api::{
 
 use crate::{
     caches::Caches,
-    claim::{claim_members, matches},
+    claim::{self, claim_members, matches},
     history::{History, Versioned, forget, revision_of},
     plan::{Plan, Step},
     pods,
@@ -45,30 +45,13 @@ impl crate::run::Controller for Controller {
     }
 
     fn watch(&self, caches: &Arc<Caches>, queue: &Arc<Queue>) {
-        let own = queue.clone();
-        caches.stateful_sets.on_change(move |old, new| {
-            if let Some(set) = new.or(old) {
-                own.add(set.key());
-            }
-        });
-        let (of_pods, weak) = (queue.clone(), Arc::downgrade(caches));
-        caches.pods.on_change(move |old, new| {
-            for pod in [old, new].into_iter().flatten() {
-                match controller_of(&pod.metadata) {
-                    Some(owner) if owner.kind == StatefulSet::KIND => of_pods.add(Key::new(pod.namespace(), &owner.name)),
-                    Some(_) => {}
-                    None => {
-                        let Some(caches) = weak.upgrade() else { continue };
-                        for set in caches.stateful_sets.in_namespace(pod.namespace()) {
-                            let named = identity::ordinal(&set, pod).is_some();
-                            if named && matches(&Selector::from(&set.spec.selector), &pod.metadata) {
-                                of_pods.add(set.key());
-                            }
-                        }
-                    }
-                }
-            }
-        });
+        claim::watch(
+            caches,
+            queue,
+            |caches| &caches.stateful_sets,
+            |caches| &caches.pods,
+            |set, pod| identity::ordinal(set, pod).is_some() && matches(&Selector::from(&set.spec.selector), &pod.metadata),
+        );
         let of_revisions = queue.clone();
         caches.controller_revisions.on_change(move |old, new| {
             let Some(revision) = new.or(old) else { return };

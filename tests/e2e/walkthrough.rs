@@ -23,6 +23,17 @@ again() {
 }
 "#;
 
+/// What `while` left behind has to run until now.
+const FINISH: &str = r#"
+if [ -n "${client:-}" ]; then
+    kill $client
+    if [ -e $TMPDIR/client ]; then
+        echo "THE CLIENT FAILED at $(cat $TMPDIR/client)"
+        exit 1
+    fi
+fi
+"#;
+
 /// The command lines of one point, in order; not those about a registry, which have a test of their own in `features.rs`.
 fn commands(point: u32) -> Vec<&'static str> {
     let section = WALK.split("\n## ").find(|section| section.starts_with(&format!("{point}. "))).expect("the point is there");
@@ -36,15 +47,16 @@ fn typed(line: &str) -> String {
     let quoted = format!("'{}'", words.replace('\'', r"'\''"));
     if words.starts_with("while ") {
         // Stops by itself at the first request that fails; `finish` looks whether it did.
-        return format!("({words}; echo failed > $TMPDIR/client) & client=$!\n");
+        return format!("({words}; date +%T.%N > $TMPDIR/client) & client=$!\n");
     }
     if words.ends_with(" -w") {
-        return format!("timeout 8 {words}; [ $? = 124 ] || exit 1\n");
+        return format!("timeout 8 {words}; [ $? = 124 ] || {{ echo GAVE UP; exit 1; }}\n");
     }
     if words.contains("exec -it") {
-        return format!("echo exit | script -qec {quoted} /dev/null || exit 1\n");
+        // Its input stays open until it has ended by itself.
+        return format!("script -qec {quoted} /dev/null < <(echo exit; exec sleep 60) || {{ echo GAVE UP: $?; exit 1; }}\n");
     }
-    format!("echo {quoted}\nagain {quoted}\n")
+    format!("echo $(date +%T.%N) {quoted}\nagain {quoted}\n")
 }
 
 fn script(point: u32) -> String {
@@ -52,7 +64,7 @@ fn script(point: u32) -> String {
     for line in commands(point) {
         script.push_str(&typed(line));
     }
-    script.push_str("if [ -n \"${client:-}\" ]; then kill $client; [ ! -e $TMPDIR/client ] || exit 1; fi\n");
+    script.push_str(FINISH);
     script
 }
 
@@ -65,7 +77,15 @@ fn walk(cluster: &Cluster, point: u32, variables: &str) {
         .env("TMPDIR", &cluster.data_dir)
         .output()
         .expect("bash is installed");
-    assert!(output.status.success(), "point {point}: {:?}\n{}\n{}", output.status, text(&output), cluster.log_tail());
+    let printed = text(&output);
+    let last: Vec<&str> = printed.lines().rev().take(5).collect();
+    // What it failed with stands first, for all of it is long.
+    assert!(
+        output.status.success(),
+        "point {point}: {}, last first: {last:#?}\n{printed}\n{}",
+        output.status,
+        cluster.log_tail()
+    );
 }
 
 #[test]
@@ -85,8 +105,14 @@ fn the_walk_can_be_walked() {
 
 #[test]
 fn lines_for_a_person_are_typed_for_them() {
-    assert_eq!(typed("kubectl get pods -w           # until"), "timeout 8 kubectl get pods -w; [ $? = 124 ] || exit 1\n");
-    assert_eq!(typed("kubectl exec -it a -- sh"), "echo exit | script -qec 'kubectl exec -it a -- sh' /dev/null || exit 1\n");
-    assert_eq!(typed("echo 'a'"), "echo 'echo '\\''a'\\'''\nagain 'echo '\\''a'\\'''\n");
+    assert_eq!(
+        typed("kubectl get pods -w           # until"),
+        "timeout 8 kubectl get pods -w; [ $? = 124 ] || { echo GAVE UP; exit 1; }\n"
+    );
+    assert_eq!(
+        typed("kubectl exec -it a -- sh"),
+        "script -qec 'kubectl exec -it a -- sh' /dev/null < <(echo exit; exec sleep 60) || { echo GAVE UP: $?; exit 1; }\n"
+    );
+    assert_eq!(typed("echo 'a'"), "echo $(date +%T.%N) 'echo '\\''a'\\'''\nagain 'echo '\\''a'\\'''\n");
     assert!(POINTS.iter().all(|point| commands(*point).len() > 5));
 }

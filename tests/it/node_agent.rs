@@ -55,6 +55,17 @@ async fn answer(mut request: Request<Incoming>) -> Result<Response<Full<Bytes>>,
         Some(protocol) if protocol == b"SPDY/3.1" => {
             tokio::spawn(async move {
                 let mut stream = TokioIo::new(hyper::upgrade::on(&mut request).await.unwrap());
+                if uri.contains("command=true") {
+                    for _streamtype in ["error", "stdout", "stderr"] {
+                        let mut head = [0; 8];
+                        stream.read_exact(&mut head).await.unwrap();
+                        stream.read_exact(&mut vec![0; usize::from(head[7])]).await.unwrap();
+                    }
+                    // How it ended, on the first of them; then it hangs up in the middle of a frame.
+                    stream.write_all(b"\0\0\0\x01\0\0\0\x14{\"status\":\"Success\"}\x80\x03\0\x07\0\0\0\x08\0").await.unwrap();
+                    stream.flush().await.unwrap();
+                    return;
+                }
                 stream.write_all(format!("{uri}\n").as_bytes()).await.unwrap();
                 let mut bytes = [0; 5];
                 stream.read_exact(&mut bytes).await.unwrap();
@@ -161,7 +172,7 @@ async fn open(server: &TestServer, path: &str, protocol: &'static str) -> (u16, 
     tokio::spawn(async move { axum::serve(listener, router).await });
     let mut stream = TcpStream::connect(address).await.unwrap();
     let head = format!(
-        "POST {path} HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: {protocol}\r\nAuthorization: Bearer s\r\nContent-Length: 0\r\n\r\n"
+        "GET {path} HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: {protocol}\r\nAuthorization: Bearer s\r\nContent-Length: 0\r\n\r\n"
     );
     stream.write_all(head.as_bytes()).await.unwrap();
     let mut answer = vec![];
@@ -193,6 +204,40 @@ async fn a_stream_is_joined_with_the_agent_byte_by_byte() {
     let mut all = String::new();
     stream.read_to_string(&mut all).await.unwrap();
     assert_eq!(all, "/portForward/default/a?port=80\n54321");
+}
+
+/// The messages of a WebSocket until its end: what `v5.channel.k8s.io` says.
+async fn messages(server: &TestServer, path: &str) -> Vec<Vec<u8>> {
+    let websocket = "websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\
+                     Sec-WebSocket-Protocol: v5.channel.k8s.io";
+    let (code, mut stream, _) = open(server, path, websocket).await;
+    assert_eq!(code, 101);
+    let mut messages = vec![];
+    loop {
+        let mut head = [0; 2];
+        stream.read_exact(&mut head).await.unwrap();
+        let length = match head[1] {
+            126 => usize::from(stream.read_u16().await.unwrap()),
+            short => usize::from(short),
+        };
+        let mut message = vec![0; length];
+        stream.read_exact(&mut message).await.unwrap();
+        match head[0] & 0xf {
+            2 => messages.push(message),
+            8 => return messages,
+            other => panic!("an unexpected message: {other}"),
+        }
+    }
+}
+
+/// A node that hangs up without ceremony, having told how the command ended, adds nothing to that.
+#[tokio::test]
+async fn how_a_command_ended_is_told_once() {
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+    let authority = Authority::new();
+    let server = server(&authority, agent(&authority).await).await;
+    let told = messages(&server, &format!("{PODS}/a/exec?command=true&stdout=true")).await;
+    assert_eq!(told, [b"\x01".to_vec(), b"\x03{\"status\":\"Success\"}".to_vec()]);
 }
 
 #[tokio::test]

@@ -8,7 +8,14 @@ use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use http_body_util::Empty;
 use hyper_util::rt::TokioIo;
+use std::time::Duration;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
+
+/// Bytes that wait in each direction.
+const BUFFER_BYTES: usize = 16 * 1024;
+/// How long the runtime may go on when nothing more comes from the client.
+const LINGER: Duration = Duration::from_secs(30);
 
 fn failed(error: impl std::fmt::Display) -> Refused {
     Refused(StatusCode::BAD_GATEWAY, format!("the runtime's streaming server: {error}"))
@@ -37,7 +44,7 @@ pub async fn through(url: &str, mut request: Request) -> Result<Response, Refuse
     let (client, runtime) = (hyper::upgrade::on(&mut request), hyper::upgrade::on(&mut response));
     tokio::spawn(async move {
         if let (Ok(client), Ok(runtime)) = tokio::join!(client, runtime) {
-            let _ = tokio::io::copy_bidirectional(&mut TokioIo::new(client), &mut TokioIo::new(runtime)).await;
+            join(TokioIo::new(client), TokioIo::new(runtime)).await;
         }
     });
     let (parts, _) = response.into_parts();
@@ -46,4 +53,85 @@ pub async fn through(url: &str, mut request: Request) -> Result<Response, Refuse
         answer = answer.header(name, value);
     }
     answer.body(Body::empty()).map_err(failed)
+}
+
+/// Joins the two until the runtime has said all.
+///
+/// It ends when the command does, whatever it has not read yet: that the client's bytes cannot be delivered any more is no
+/// reason to lose the runtime's last ones, which say how the command ended.
+async fn join(client: impl AsyncRead + AsyncWrite, runtime: impl AsyncRead + AsyncWrite) {
+    let (mut from_client, mut to_client) = tokio::io::split(client);
+    let (mut from_runtime, mut to_runtime) = tokio::io::split(runtime);
+    let inwards = async {
+        carry(&mut from_client, &mut to_runtime).await;
+        tokio::time::sleep(LINGER).await;
+    };
+    let outwards = carry(&mut from_runtime, &mut to_client);
+    tokio::select! {
+        () = inwards => {}
+        () = outwards => {}
+    }
+}
+
+/// Carries what comes until its end, and tells that end. Which of the two has failed is the same to both.
+async fn carry(from: &mut (impl AsyncRead + Unpin), to: &mut (impl AsyncWrite + Unpin)) {
+    let mut buffer = vec![0; BUFFER_BYTES];
+    while let Ok(length @ 1..) = from.read(&mut buffer).await {
+        if to.write_all(&buffer[..length]).await.is_err() || to.flush().await.is_err() {
+            return;
+        }
+    }
+    // It may be gone already.
+    let _ = to.shutdown().await;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::net::TcpListener;
+
+    async fn pair() -> (TcpStream, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let near = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        (near, listener.accept().await.unwrap().0)
+    }
+
+    /// The runtime closes with input unread, which resets its connection.
+    #[tokio::test]
+    async fn what_the_runtime_said_last_comes_though_it_reads_no_more() {
+        for _ in 0..50 {
+            let ((mut client, client_end), (runtime_end, mut runtime)) = (pair().await, pair().await);
+            let joined = tokio::spawn(join(client_end, runtime_end));
+            client.write_all(&[1; 10_000]).await.unwrap();
+            runtime.read_exact(&mut [0]).await.unwrap();
+            runtime.write_all(b"status").await.unwrap();
+            drop(runtime);
+            client.write_all(&[2; 10_000]).await.unwrap();
+            let mut said = String::new();
+            client.read_to_string(&mut said).await.unwrap();
+            assert_eq!(said, "status");
+            joined.await.unwrap();
+        }
+    }
+
+    #[tokio::test]
+    async fn the_end_of_the_input_is_not_that_of_the_output() {
+        let ((mut client, client_end), (runtime_end, mut runtime)) = (pair().await, pair().await);
+        tokio::spawn(join(client_end, runtime_end));
+        client.write_all(b"all").await.unwrap();
+        client.shutdown().await.unwrap();
+        let (mut heard, mut said) = (String::new(), String::new());
+        runtime.read_to_string(&mut heard).await.unwrap();
+        runtime.write_all(heard.to_uppercase().as_bytes()).await.unwrap();
+        drop(runtime);
+        client.read_to_string(&mut said).await.unwrap();
+        assert_eq!(said, "ALL");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_runtime_that_does_not_end_is_left() {
+        let ((client, client_end), (runtime_end, _runtime)) = (tokio::io::duplex(64), tokio::io::duplex(64));
+        drop(client);
+        join(client_end, runtime_end).await;
+    }
 }

@@ -27,12 +27,13 @@ pub fn installed(program: &str, package: &str) -> bool {
 /// Something that speaks etcd's API.
 pub struct Endpoint {
     pub address: String,
-    _ends: Ends,
+    ends: Ends,
+    data: Option<tempfile::TempDir>,
 }
 
 enum Ends {
     Face { _stop: DropGuard },
-    Etcd { _etcd: Box<Child>, _data: tempfile::TempDir },
+    Etcd(Box<Child>),
 }
 
 impl Endpoint {
@@ -47,26 +48,45 @@ impl Endpoint {
         let face = Face::start(store, options).await.unwrap();
         let stop = CancellationToken::new();
         tokio::spawn(face.serve(listener, None, stop.clone()));
-        Endpoint { address, _ends: Ends::Face { _stop: stop.drop_guard() } }
+        Endpoint { address, ends: Ends::Face { _stop: stop.drop_guard() }, data: None }
     }
 
     /// Debian's etcd, new, or over what `etcdctl snapshot restore` made in `data`.
     pub async fn etcd(data: tempfile::TempDir) -> Endpoint {
+        let ready = async {
+            loop {
+                // Somebody may take a port between here and there; etcd ends then.
+                let mut endpoint = Endpoint::start_etcd(data.path());
+                while !endpoint.run(&["endpoint", "health"], "").await.status.success() && endpoint.has_etcd() {
+                    tokio::time::sleep(Duration::from_millis(100)).await;
+                }
+                if endpoint.has_etcd() {
+                    return endpoint;
+                }
+            }
+        };
+        let mut endpoint = tokio::time::timeout(NEVER, ready).await.expect("etcd becomes healthy");
+        endpoint.data = Some(data);
+        endpoint
+    }
+
+    fn start_etcd(data: &Path) -> Endpoint {
         let port = || std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
         let (client, peer) = (port().to_string(), port().to_string());
         let mut etcd = Command::new("etcd");
-        etcd.args(["--data-dir", &data.path().join("etcd").to_string_lossy(), "--logger", "zap", "--log-level", "error"]);
+        etcd.args(["--data-dir", &data.join("etcd").to_string_lossy(), "--logger", "zap", "--log-level", "error"]);
         etcd.args(["--listen-client-urls", &format!("http://{client}"), "--advertise-client-urls", &format!("http://{client}")]);
         etcd.args(["--listen-peer-urls", &format!("http://{peer}"), "--unsafe-no-fsync"]);
         let etcd = etcd.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).kill_on_drop(true).spawn().unwrap();
-        let endpoint = Endpoint { address: client, _ends: Ends::Etcd { _etcd: Box::new(etcd), _data: data } };
-        let ready = async {
-            while !endpoint.run(&["endpoint", "health"], "").await.status.success() {
-                tokio::time::sleep(Duration::from_millis(100)).await;
-            }
-        };
-        tokio::time::timeout(NEVER, ready).await.expect("etcd becomes healthy");
-        endpoint
+        Endpoint { address: client, ends: Ends::Etcd(Box::new(etcd)), data: None }
+    }
+
+    /// Whether an etcd of ours is running.
+    fn has_etcd(&mut self) -> bool {
+        match &mut self.ends {
+            Ends::Etcd(etcd) => etcd.try_wait().unwrap().is_none(),
+            Ends::Face { .. } => false,
+        }
     }
 
     pub fn command(&self, arguments: &[&str]) -> Command {

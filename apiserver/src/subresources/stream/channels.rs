@@ -67,13 +67,15 @@ pub async fn translate(socket: WebSocket, backend: impl AsyncRead + AsyncWrite, 
         return;
     }
     let writer = Mutex::new(writer);
+    let mut told = false;
     let ended = tokio::select! {
-        ended = outwards(&mut reader, &mut to_client, &streams, &writer) => ended,
+        ended = outwards(&mut reader, &mut to_client, &streams, &writer, &mut told) => ended,
         () = inwards(from_client, &streams, &writer) => return,
     };
     match ended {
-        Ok(true) => end(&mut to_client, None).await,
-        Ok(false) => end(&mut to_client, Some(&"the connection to the node was lost")).await,
+        // Once that is told, it is no news that the node hangs up, in whatever manner.
+        _ if told => end(&mut to_client, None).await,
+        Ok(()) => end(&mut to_client, Some(&"the connection to the node was lost")).await,
         Err(error) => end(&mut to_client, Some(&error)).await,
     }
 }
@@ -93,30 +95,34 @@ async fn open<W: AsyncWrite + Unpin>(writer: &mut spdy::Writer<W>, wanted: Wante
     Ok(Streams(streams))
 }
 
-/// From the node to the client. Answers whether the client was told how it ended.
+/// From the node to the client. `told`: whether the client was told how it ended.
 async fn outwards<B: AsyncRead + AsyncWrite>(
     reader: &mut tokio::io::ReadHalf<B>,
     to_client: &mut SplitSink<WebSocket, Message>,
     streams: &Streams,
     writer: &Writer<B>,
-) -> io::Result<bool> {
-    let mut told = false;
+    told: &mut bool,
+) -> io::Result<()> {
     while let Some(frame) = spdy::read(reader).await? {
         match frame {
             Frame::Data { stream, bytes, .. } if !bytes.is_empty() => {
                 let Some(channel) = streams.channel(stream) else { continue };
-                told |= channel == ERROR;
                 to_client.send(message(channel, &bytes)).await.map_err(io::Error::other)?;
+                *told |= channel == ERROR;
             }
-            Frame::Ping(id) => writer.lock().await.pong(id).await?,
+            Frame::Ping(id) => {
+                // A node that reads no more may still have something to say.
+                let _ = writer.lock().await.pong(id).await;
+            }
             Frame::GoAway => break,
             Frame::Data { .. } | Frame::Other => {}
         }
     }
-    Ok(told)
+    Ok(())
 }
 
-/// From the client to the node, until the client goes away or says what it may not.
+/// From the client to the node, until the client goes away. A node that reads no more may still have something to say, so
+/// the rest is read for nothing then.
 async fn inwards<B: AsyncRead + AsyncWrite>(mut from_client: SplitStream<WebSocket>, streams: &Streams, writer: &Writer<B>) {
     while let Some(Ok(received)) = from_client.next().await {
         let bytes: Bytes = match received {
@@ -135,7 +141,6 @@ async fn inwards<B: AsyncRead + AsyncWrite>(mut from_client: SplitStream<WebSock
             && let Err(error) = writer.lock().await.data(stream, data, last).await
         {
             tracing::debug!(%error, "a stream to a node broke");
-            return;
         }
     }
 }

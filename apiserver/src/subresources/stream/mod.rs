@@ -22,13 +22,16 @@ use http::{HeaderMap, HeaderName, Request, StatusCode, header};
 use hyper::upgrade::{OnUpgrade, Upgraded};
 use hyper_util::rt::TokioIo;
 use std::sync::Arc;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use std::time::Duration;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 /// A port forward as kubectl does it since 1.31: a SPDY connection inside of a WebSocket (KEP-4006).
 const TUNNEL: &str = "SPDY/3.1+portforward.k8s.io";
 
 /// Bytes that wait in each direction of a tunnel.
 const TUNNEL_BUFFER_BYTES: usize = 32 * 1024;
+/// How long a backend may go on when nothing more comes from the client.
+const LINGER: Duration = Duration::from_secs(30);
 /// What is for this server alone, or is said anew for each connection.
 const NOT_PASSED_ON: [HeaderName; 5] =
     [header::HOST, header::AUTHORIZATION, header::COOKIE, header::CONTENT_LENGTH, header::TRANSFER_ENCODING];
@@ -104,28 +107,26 @@ async fn translate(mut call: Call, agent: &Agent, uri: &str, protocol: &'static 
     }))
 }
 
-/// Carries a connection's bytes in the messages of a WebSocket.
-async fn carry(socket: WebSocket, backend: TokioIo<hyper::upgrade::Upgraded>) {
+/// Carries a connection's bytes in the messages of a WebSocket, until the node has said all or the client is gone.
+async fn carry(socket: WebSocket, backend: TokioIo<Upgraded>) {
     let (mut to_client, mut from_client) = socket.split();
     let (mut reader, mut writer) = tokio::io::split(backend);
     let outwards = async {
         let mut buffer = vec![0; TUNNEL_BUFFER_BYTES];
-        loop {
-            match reader.read(&mut buffer).await {
-                Ok(0) | Err(_) => break,
-                Ok(length) => {
-                    if to_client.send(Message::Binary(Bytes::copy_from_slice(&buffer[..length]))).await.is_err() {
-                        break;
-                    }
-                }
+        while let Ok(length @ 1..) = reader.read(&mut buffer).await {
+            if to_client.send(Message::Binary(Bytes::copy_from_slice(&buffer[..length]))).await.is_err() {
+                break;
             }
         }
     };
     let inwards = async {
         while let Some(Ok(message)) = from_client.next().await {
             match message {
-                Message::Binary(bytes) if writer.write_all(&bytes).await.is_ok() => {}
-                Message::Binary(_) | Message::Close(_) => break,
+                Message::Binary(bytes) => {
+                    // A node that reads no more may still have something to say.
+                    let _ = writer.write_all(&bytes).await;
+                }
+                Message::Close(_) => break,
                 _ => {}
             }
         }
@@ -138,7 +139,7 @@ async fn carry(socket: WebSocket, backend: TokioIo<hyper::upgrade::Upgraded>) {
     let _ = to_client.send(Message::Close(None)).await;
 }
 
-/// Joins the two until one of them ends.
+/// Joins the two until the backend has said all. That it reads no more is no reason to lose what it said last.
 async fn tunnel(client: OnUpgrade, backend: Upgraded) {
     let client = match client.await {
         Ok(client) => client,
@@ -147,11 +148,28 @@ async fn tunnel(client: OnUpgrade, backend: Upgraded) {
             return;
         }
     };
-    let (mut client, mut backend) = (TokioIo::new(client), TokioIo::new(backend));
-    let size = TUNNEL_BUFFER_BYTES;
-    if let Err(error) = tokio::io::copy_bidirectional_with_sizes(&mut client, &mut backend, size, size).await {
-        tracing::debug!(%error, "a tunnel broke");
+    let (mut from_client, mut to_client) = tokio::io::split(TokioIo::new(client));
+    let (mut from_backend, mut to_backend) = tokio::io::split(TokioIo::new(backend));
+    let inwards = async {
+        carry_bytes(&mut from_client, &mut to_backend).await;
+        tokio::time::sleep(LINGER).await;
+    };
+    tokio::select! {
+        () = inwards => {}
+        () = carry_bytes(&mut from_backend, &mut to_client) => {}
     }
+}
+
+/// Carries what comes until its end, and tells that end. Which of the two has failed is the same to both.
+async fn carry_bytes(from: &mut (impl AsyncRead + Unpin), to: &mut (impl AsyncWrite + Unpin)) {
+    let mut buffer = vec![0; TUNNEL_BUFFER_BYTES];
+    while let Ok(length @ 1..) = from.read(&mut buffer).await {
+        if to.write_all(&buffer[..length]).await.is_err() || to.flush().await.is_err() {
+            return;
+        }
+    }
+    // It may be gone already.
+    let _ = to.shutdown().await;
 }
 
 /// Joins a client with a backend that has switched protocols, byte by byte, until one of them or the server ends.

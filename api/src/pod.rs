@@ -308,10 +308,17 @@ pub fn host_ports(pod: &Pod) -> Vec<HostPort> {
 /// `Guaranteed`, `Burstable` or `BestEffort`.
 pub fn qos_class(pod: &Pod) -> &'static str {
     let Some(spec) = &pod.spec else { return "BestEffort" };
-    let whole = spec.resources.as_ref().filter(|resources| resources.requests.is_some() || resources.limits.is_some());
-    let each =
-        || spec.containers.iter().chain(spec.init_containers.iter().flatten()).map(|container| container.resources.as_ref());
-    let all: Vec<Option<&ResourceRequirements>> = if whole.is_some() { vec![whole] } else { each().collect() };
+    let containers = spec.containers.iter().chain(spec.init_containers.iter().flatten());
+    qos_class_of(spec.resources.as_ref(), containers.map(|container| container.resources.as_ref()))
+}
+
+/// The same, of what the pod asks for as a whole, and of what each of its containers does.
+pub fn qos_class_of<'a>(
+    whole: Option<&'a ResourceRequirements>,
+    each: impl Iterator<Item = Option<&'a ResourceRequirements>>,
+) -> &'static str {
+    let whole = whole.filter(|resources| resources.requests.is_some() || resources.limits.is_some());
+    let all: Vec<Option<&ResourceRequirements>> = if whole.is_some() { vec![whole] } else { each.collect() };
 
     let (mut requests, mut limits) = (BTreeMap::new(), BTreeMap::new());
     let mut all_limited = true;

@@ -238,9 +238,9 @@ pub trait Strategy: Send + Sync {
     fn validate(&self, object: &Value) -> Vec<Invalid>;
     fn validate_update(&self, object: &Value, old: &Value) -> Vec<Invalid>;
     fn validate_status_update(&self, object: &Value, old: &Value) -> Vec<Invalid>;
-    /// What only a new object must not say, beyond `validate`.
-    fn validate_create(&self, _object: &Value) -> Vec<Invalid> {
-        vec![]
+    /// `validate`, and what only a new object must not say.
+    fn validate_new(&self, object: &Value) -> Vec<Invalid> {
+        self.validate(object)
     }
     /// The subresources beside `status` that are the object itself.
     fn parts(&self) -> &'static [Part] {
@@ -344,9 +344,8 @@ impl<K: Kind> Strategy for Builtin<K> {
             (Err(errors), _) | (_, Err(errors)) => errors,
         }
     }
-    fn validate_create(&self, object: &Value) -> Vec<Invalid> {
-        // What has no typed view, `validate` has said already.
-        view::<K>(object).map_or_else(|_| vec![], |typed| typed.validate_create())
+    fn validate_new(&self, object: &Value) -> Vec<Invalid> {
+        view::<K>(object).map_or_else(|errors| errors, |typed| [typed.validate_whole(object), typed.validate_create()].concat())
     }
     fn parts(&self) -> &'static [Part] {
         K::PARTS

@@ -12,7 +12,8 @@ use crate::kind::{Names, Strategy};
 use bytes::Bytes;
 use http::StatusCode;
 use parking_lot::Mutex;
-use serde::Deserialize;
+use serde::de::{MapAccess, Visitor};
+use serde::{Deserialize, Deserializer};
 use serde_json::{Map, Value};
 use slipway_api::canonical::{self, Sorted};
 use slipway_store::{Revision, cache};
@@ -200,17 +201,47 @@ pub fn ingest(kinds: Vec<Arc<dyn Strategy>>, encryption: Arc<Encryption>) -> cac
     })
 }
 
+#[derive(Deserialize, Default)]
+struct Labelled {
+    #[serde(default)]
+    labels: Option<BTreeMap<String, String>>,
+}
+
+/// An object whose metadata is read for its labels alone: the rest of it, `managedFields` above all, is as large as the object,
+/// and neither selectors nor authorisation ask for it.
+struct Skimmed {
+    labels: BTreeMap<String, String>,
+    object: Value,
+}
+
+impl<'de> Deserialize<'de> for Skimmed {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Fields;
+        impl<'de> Visitor<'de> for Fields {
+            type Value = Skimmed;
+
+            fn expecting(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                formatter.write_str("an object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut fields: A) -> Result<Skimmed, A::Error> {
+                let (mut labels, mut object) = (None, Map::new());
+                while let Some(name) = fields.next_key::<String>()? {
+                    match name.as_str() {
+                        "metadata" => labels = fields.next_value::<Labelled>()?.labels,
+                        _ => {
+                            object.insert(name, fields.next_value()?);
+                        }
+                    }
+                }
+                Ok(Skimmed { labels: labels.unwrap_or_default(), object: Value::Object(object) })
+            }
+        }
+        deserializer.deserialize_map(Fields)
+    }
+}
+
 fn attributes(strategy: Option<&dyn Strategy>, key: &str, stored: &[u8]) -> Attributes {
-    #[derive(Deserialize)]
-    struct Object {
-        #[serde(default)]
-        metadata: Metadata,
-    }
-    #[derive(Deserialize, Default)]
-    struct Metadata {
-        #[serde(default)]
-        labels: Option<BTreeMap<String, String>>,
-    }
     let unreadable = |error: serde_json::Error| {
         tracing::error!(key, %error, "a stored object cannot be read");
         Attributes::default()
@@ -218,16 +249,17 @@ fn attributes(strategy: Option<&dyn Strategy>, key: &str, stored: &[u8]) -> Attr
     let selectable = strategy.filter(|strategy| !strategy.selectable().is_empty());
     let asked = strategy.filter(|strategy| facts::are_kept_of(strategy.names()));
     if selectable.is_none() && asked.is_none() {
+        #[derive(Deserialize)]
+        struct Object {
+            #[serde(default)]
+            metadata: Labelled,
+        }
         let labels = serde_json::from_slice(stored).map(|object: Object| object.metadata.labels.unwrap_or_default());
         return labels.map_or_else(unreadable, |labels| Attributes { labels, ..Attributes::default() });
     }
     // Read once, for labels and fields.
-    let object: Value = match serde_json::from_slice(stored) {
-        Ok(object) => object,
-        Err(error) => return unreadable(error),
-    };
-    let labels = match Object::deserialize(&object) {
-        Ok(object) => object.metadata.labels.unwrap_or_default(),
+    let Skimmed { labels, object } = match serde_json::from_slice(stored) {
+        Ok(skimmed) => skimmed,
         Err(error) => return unreadable(error),
     };
     let fields = selectable.map(|strategy| strategy.selectable_fields(&object)).unwrap_or_default();
@@ -287,6 +319,20 @@ mod tests {
         assert_eq!(text(&second), r#"{"kind":"Pod","apiVersion":"v1","metadata":{"resourceVersion":"12","name":"x"}}"#);
         let empty = with_revision(br#"{"kind":"Pod","apiVersion":"v1","metadata":{}}"#, 7);
         assert_eq!(text(&with_revision(&empty, 8)), r#"{"kind":"Pod","apiVersion":"v1","metadata":{"resourceVersion":"8"}}"#);
+    }
+
+    #[test]
+    fn an_object_is_skimmed_for_what_selectors_ask() {
+        let pods = crate::kind::Builtin::<crate::resources::pod::Pod>::new();
+        let object = json!({"kind": "Pod", "metadata": {"name": "x", "labels": {"a": "b"}, "managedFields": [{"fieldsV1": {}}]},
+            "spec": {"nodeName": "n1", "serviceAccountName": "robot"}, "status": {"phase": "Running"}});
+        let Attributes { labels, fields, facts, .. } = attributes(Some(&pods), "/core/pods/d/x", &encode(&object));
+        assert_eq!((labels, fields), (BTreeMap::from([("a".into(), "b".into())]), pods.selectable_fields(&object)));
+        assert!(facts.is_some());
+        let none = attributes(Some(&pods), "/core/pods/d/x", br#"{"kind":"Pod","metadata":{"labels":null}}"#);
+        assert!(none.labels.is_empty() && !none.fields.is_empty());
+        let unreadable = attributes(Some(&pods), "/core/pods/d/x", br#"{"metadata":{"labels":{"a":1}}}"#);
+        assert!(unreadable.fields.is_empty());
     }
 
     #[test]

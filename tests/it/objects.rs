@@ -1,6 +1,10 @@
 //! Create, get, update and patch of one object.
 
+use axum::body::Body;
+use http::Request;
+use http_body_util::BodyExt;
 use serde_json::{Value, json};
+use slipway_apiserver::http::authenticate::User;
 use slipway_tests::config_map;
 
 const MAPS: &str = "/api/v1/namespaces/default/configmaps";
@@ -30,6 +34,26 @@ async fn what_is_created_can_be_read_updated_and_deleted() {
     let gone = server.delete(&format!("{MAPS}/a")).await.expect(200);
     assert_eq!((&gone["status"], &gone["details"]["name"]), (&json!("Success"), &json!("a")));
     assert_eq!(server.get(&format!("{MAPS}/a")).await.expect_status(404, "NotFound"), "configmaps \"a\" not found");
+}
+
+/// Byte by byte, so that it is written out once; in another form, and with warnings, it is as ever.
+#[tokio::test]
+async fn a_create_is_answered_with_what_is_read_from_then_on() {
+    const PODS: &str = "/api/v1/namespaces/default/pods";
+    let server = super::server().await;
+    let post = async |name: &str, accept: &str| {
+        let pod = json!({"metadata": {"name": name}, "spec": {"containers": [{"name": "main", "image": "a", "odd": 1}]}});
+        let request = Request::post(PODS).header("accept", accept).header("content-type", "application/json");
+        let response = server.send(Some(User::admin()), request.body(Body::from(pod.to_string())).unwrap()).await;
+        assert_eq!(response.status(), 201);
+        let warning = response.headers()["warning"].to_str().unwrap().to_owned();
+        assert_eq!(warning, r#"299 - "unknown field \"spec.containers[0].odd\"""#);
+        response.into_body().collect().await.unwrap().to_bytes()
+    };
+    assert_eq!(post("a", "application/json").await, server.bytes(&format!("{PODS}/a")).await);
+    let table = post("b", "application/json;as=Table;v=v1;g=meta.k8s.io").await;
+    let table: Value = serde_json::from_slice(&table).unwrap();
+    assert_eq!((&table["kind"], &table["rows"][0]["cells"][0]), (&json!("Table"), &json!("b")));
 }
 
 #[tokio::test]

@@ -2,11 +2,11 @@
 
 use super::{AdmissionContext, Operation, Plugin, Reservations};
 use crate::http::error::Status;
-use crate::server::ApiServer;
-use crate::stored;
+use crate::server::{ApiServer, find};
+use crate::stored::{self, Entry};
 use async_trait::async_trait;
 use serde_json::{Value, json};
-use std::ops::Bound;
+use std::sync::Arc;
 
 /// The classes that every cluster has, known even before their objects are written.
 const SYSTEM: [(&str, i64); 2] = [("system-cluster-critical", 2_000_000_000), ("system-node-critical", 2_000_001_000)];
@@ -23,7 +23,8 @@ impl Plugin for Priority {
         _reservations: &mut Reservations,
     ) -> Result<(), Status> {
         if context.writes("", "pods", &[Operation::Create]) {
-            let classes = classes(context.server).await?;
+            let name = object["spec"]["priorityClassName"].as_str().filter(|name| !name.is_empty());
+            let classes = classes(context.server, name)?;
             resolve(object, &classes).map_err(|why| context.forbidden(object, &why))?;
         } else if context.writes("", "pods", &[Operation::Update])
             && let Some(old) = context.old
@@ -44,8 +45,7 @@ impl Plugin for Priority {
         if !written || object["globalDefault"] != true {
             return Ok(());
         }
-        let other = classes(context.server)
-            .await?
+        let other = classes(context.server, None)?
             .into_iter()
             .find(|class| class["globalDefault"] == true && class["metadata"]["name"] != object["metadata"]["name"]);
         match other {
@@ -59,15 +59,18 @@ impl Plugin for Priority {
     }
 }
 
-/// All PriorityClasses.
-async fn classes(server: &ApiServer) -> Result<Vec<Value>, Status> {
+/// The PriorityClass of that name; without one, those that may be the default.
+fn classes(server: &ApiServer, name: Option<&str>) -> Result<Vec<Value>, Status> {
     let Some(strategy) = server.strategy("scheduling.k8s.io", "v1", "priorityclasses") else { return Ok(vec![]) };
     let snapshot = server.snapshot();
+    let decode = |entry: &Arc<Entry>| stored::decode(&*strategy, &entry.bytes).map_err(|error| Status::internal(&error));
+    if let Some(name) = name {
+        return find(&snapshot, &*strategy, "", name).map(decode).into_iter().collect();
+    }
     let prefix = stored::prefix(strategy.names(), None);
-    let end = stored::prefix_end(&prefix);
-    let range = (Bound::Included(prefix.as_str()), Bound::Excluded(end.as_str()));
-    let entries = snapshot.objects.range::<_, str>(range);
-    entries.map(|(_, entry)| stored::decode(&*strategy, &entry.bytes).map_err(|error| Status::internal(&error))).collect()
+    // Most clusters have none, and nothing is read.
+    let may_be_default = |entry: &&Arc<Entry>| memchr::memmem::find(&entry.bytes, br#""globalDefault":true"#).is_some();
+    stored::below(&snapshot, &prefix, "").filter(may_be_default).map(decode).collect()
 }
 
 fn resolve(pod: &mut Value, classes: &[Value]) -> Result<(), String> {

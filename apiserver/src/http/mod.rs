@@ -243,7 +243,7 @@ async fn dispatch(server: Arc<ApiServer>, user: User, info: RequestInfo, parts: 
         remote = server.aggregator.remote(&info.group, &info.version);
     }
     if let Some(service) = remote {
-        return aggregation::forward(&server, &service, &user, &info, parts, body).await;
+        return Box::pin(aggregation::forward(&server, &service, &user, &info, parts, body)).await;
     }
     if !info.is_resource {
         if info.verb != Verb::Get {
@@ -269,7 +269,7 @@ async fn dispatch(server: Arc<ApiServer>, user: User, info: RequestInfo, parts: 
     if let Some(review) = crate::subresources::review::find(&info.group, &info.version, &info.resource) {
         let strategy = server.strategy("", "v1", "pods").ok_or_else(Status::no_such_path)?;
         let call = Call { server, strategy, user, info, parts, body: Mutex::new(body) };
-        return crate::subresources::review::create(call, review).await;
+        return Box::pin(crate::subresources::review::create(call, review)).await;
     }
     let strategy = server.strategy(&info.group, &info.version, &info.resource).ok_or_else(Status::no_such_path)?;
     serve_resource(Call { server, strategy, user, info, parts, body: Mutex::new(body) }).await
@@ -313,18 +313,19 @@ async fn serve_verb(call: Call) -> Result<Response, Status> {
         "" => {}
         "status" if names.status && call.info.rest.is_empty() => {}
         own if call.info.rest.is_empty() && call.strategy.parts().iter().any(|part| part.name == own) => {}
-        _ => return crate::subresources::handle(call).await,
+        _ => return Box::pin(crate::subresources::handle(call)).await,
     }
     let across = names.namespaced && call.info.namespace.is_none();
+    // Each is thousands of bytes, and what holds it is moved several times before it begins.
     match call.info.verb {
-        Verb::Get if !across => verbs::get::get(call).await,
-        Verb::List => verbs::list::list(call).await,
-        Verb::Watch => verbs::watch::watch(call).await,
-        Verb::Create if !across && call.info.name.is_none() => verbs::create::create(call).await,
-        Verb::Update if !across && call.info.name.is_some() => verbs::update::update(call).await,
-        Verb::Patch if !across && call.info.name.is_some() => verbs::patch::patch(call).await,
-        Verb::Delete if !across && call.info.subresource.is_empty() => verbs::delete::delete(call).await,
-        Verb::DeleteCollection if !across => verbs::delete::delete_collection(call).await,
+        Verb::Get if !across => Box::pin(verbs::get::get(call)).await,
+        Verb::List => Box::pin(verbs::list::list(call)).await,
+        Verb::Watch => Box::pin(verbs::watch::watch(call)).await,
+        Verb::Create if !across && call.info.name.is_none() => Box::pin(verbs::create::create(call)).await,
+        Verb::Update if !across && call.info.name.is_some() => Box::pin(verbs::update::update(call)).await,
+        Verb::Patch if !across && call.info.name.is_some() => Box::pin(verbs::patch::patch(call)).await,
+        Verb::Delete if !across && call.info.subresource.is_empty() => Box::pin(verbs::delete::delete(call)).await,
+        Verb::DeleteCollection if !across => Box::pin(verbs::delete::delete_collection(call)).await,
         _ => Err(Status::method_not_allowed()),
     }
 }

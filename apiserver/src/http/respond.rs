@@ -57,6 +57,24 @@ pub fn object(call: &Call, code: StatusCode, object: &Value, warnings: &[String]
     Ok(response)
 }
 
+/// The same of an object that has just been written, whose bytes may be known.
+pub fn written(
+    call: &Call,
+    code: StatusCode,
+    written: &Value,
+    known: Option<Bytes>,
+    warnings: &[String],
+) -> Result<Response, Status> {
+    let Some(known) = known.filter(|_| call.accept().is_ok_and(|accept| accept == Accept::JSON)) else {
+        return object(call, code, written, warnings);
+    };
+    let mut response = bytes(Media::Json.content_type(), code, known);
+    for warning in warnings {
+        warn(&mut response, warning);
+    }
+    Ok(response)
+}
+
 pub fn not_a_list(kind: &str) -> Status {
     negotiate::refused(format!("you requested PartialObjectMetadataList, but the requested object is not a list ({kind})"))
 }

@@ -2,7 +2,7 @@
 
 use super::baseline::{adding, seccomp_types};
 use super::standards::{Subject, Violation, containers, plural, quoted, setters};
-use slipway_api::core::Volume;
+use crate::resources::pod::volumes::sources;
 use std::collections::BTreeSet;
 
 /// In the order in which Kubernetes looks for them, of a volume that is several.
@@ -48,12 +48,11 @@ pub fn volumes(subject: &Subject<'_>) -> Option<Violation> {
     let mut types = BTreeSet::new();
     let mut names = vec![];
     for volume in subject.spec.volumes.iter().flatten() {
-        let sources = sources(volume);
-        if sources.iter().any(|source| VOLUMES.contains(&source.as_str())) {
+        if sources(volume).any(|source| VOLUMES.contains(&source)) {
             continue;
         }
         names.push(volume.name.clone());
-        types.insert(sources.into_iter().next().unwrap_or_else(|| "unknown".into()));
+        types.insert(sources(volume).next().unwrap_or("unknown"));
     }
     if names.is_empty() {
         return None;
@@ -61,13 +60,6 @@ pub fn volumes(subject: &Subject<'_>) -> Option<Violation> {
     let (volumes, uses) = (plural("volume", "volumes", names.len()), plural("uses", "use", names.len()));
     let what = plural("restricted volume type", "restricted volume types", types.len());
     Violation::new("restricted volume types", format!("{volumes} {} {uses} {what} {}", quoted(&names), quoted(types)))
-}
-
-/// What a volume is: the names of its fields.
-fn sources(volume: &Volume) -> Vec<String> {
-    let written = serde_json::to_value(volume).unwrap_or_default();
-    let fields = written.as_object().cloned().unwrap_or_default();
-    fields.into_iter().map(|(field, _)| field).filter(|field| field != "name").collect()
 }
 
 pub fn non_root_0(subject: &Subject<'_>) -> Option<Violation> {

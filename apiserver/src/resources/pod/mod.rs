@@ -20,6 +20,7 @@ use crate::kind::{Column, Kind, Names, Part, bump_generation, keep};
 use serde::Deserialize;
 use serde_json::{Value, json};
 pub use slipway_api::core::Pod;
+use slipway_api::core::{PodSpec, ResourceRequirements};
 
 impl Kind for Pod {
     const NAMES: Names =
@@ -38,8 +39,7 @@ impl Kind for Pod {
         if let Some(spec) = fill::inner(object, "spec") {
             defaults::mirror_service_account(spec);
         }
-        let qos = Pod::deserialize(&*object).map(|pod| slipway_api::pod::qos_class(&pod)).unwrap_or("BestEffort");
-        object["status"] = json!({"phase": "Pending", "qosClass": qos});
+        object["status"] = json!({"phase": "Pending", "qosClass": qos_class(&object["spec"])});
     }
 
     fn prepare_update(object: &mut Value, old: &Value) {
@@ -49,8 +49,10 @@ impl Kind for Pod {
 
     fn validate(&self) -> Vec<Invalid> {
         let mut errors = vec![];
-        let spec = self.spec.clone().unwrap_or_default();
-        validation::spec("spec", &spec, false, &mut errors);
+        match &self.spec {
+            Some(spec) => validation::spec("spec", spec, false, &mut errors),
+            None => validation::spec("spec", &PodSpec::default(), false, &mut errors),
+        }
         errors
     }
 
@@ -134,6 +136,14 @@ impl Kind for Pod {
         let seconds = asked.or_else(|| spec["terminationGracePeriodSeconds"].as_i64()).unwrap_or(0);
         Some(if seconds < 0 { 1 } else { seconds })
     }
+}
+
+/// Of a spec whose types have been checked. Only what it asks for is read into its type.
+fn qos_class(spec: &Value) -> &'static str {
+    let asked = |of: &Value| Option::<ResourceRequirements>::deserialize(&of["resources"]).ok().flatten();
+    let each = ["containers", "initContainers"].into_iter().filter_map(|list| spec[list].as_array()).flatten();
+    let each: Vec<_> = each.map(asked).collect();
+    slipway_api::pod::qos_class_of(asked(spec).as_ref(), each.iter().map(Option::as_ref))
 }
 
 /// The image of a pod that a node runs by itself.

@@ -331,7 +331,7 @@ fn ephemeral_containers_are_checked() {
     );
     let strategy = Builtin::<super::Pod>::new();
     let made = pod(|it| it["spec"]["ephemeralContainers"] = json!([{"name": "d", "image": "i"}]));
-    assert_eq!(texts(strategy.validate_create(&made)), ["spec.ephemeralContainers: Forbidden: cannot be set on create"]);
+    assert_eq!(texts(strategy.validate_new(&made)), ["spec.ephemeralContainers: Forbidden: cannot be set on create"]);
     let without = pod(|_| {});
     assert!(
         texts(strategy.validate_update(&made, &without))[0].starts_with("spec: Forbidden: pod updates may not change fields")

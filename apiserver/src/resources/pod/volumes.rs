@@ -35,9 +35,45 @@ pub fn check<'a>(at: &str, volumes: &'a [Volume], errors: &mut Vec<Invalid>) -> 
     names
 }
 
+/// What a volume is: the names of those of its fields that are set, but for its name.
+pub fn sources(volume: &Volume) -> impl Iterator<Item = &'static str> {
+    let all = [
+        ("awsElasticBlockStore", volume.aws_elastic_block_store.is_some()),
+        ("azureDisk", volume.azure_disk.is_some()),
+        ("azureFile", volume.azure_file.is_some()),
+        ("cephfs", volume.cephfs.is_some()),
+        ("cinder", volume.cinder.is_some()),
+        ("configMap", volume.config_map.is_some()),
+        ("csi", volume.csi.is_some()),
+        ("downwardAPI", volume.downward_api.is_some()),
+        ("emptyDir", volume.empty_dir.is_some()),
+        ("ephemeral", volume.ephemeral.is_some()),
+        ("fc", volume.fc.is_some()),
+        ("flexVolume", volume.flex_volume.is_some()),
+        ("flocker", volume.flocker.is_some()),
+        ("gcePersistentDisk", volume.gce_persistent_disk.is_some()),
+        ("gitRepo", volume.git_repo.is_some()),
+        ("glusterfs", volume.glusterfs.is_some()),
+        ("hostPath", volume.host_path.is_some()),
+        ("image", volume.image.is_some()),
+        ("iscsi", volume.iscsi.is_some()),
+        ("nfs", volume.nfs.is_some()),
+        ("persistentVolumeClaim", volume.persistent_volume_claim.is_some()),
+        ("photonPersistentDisk", volume.photon_persistent_disk.is_some()),
+        ("portworxVolume", volume.portworx_volume.is_some()),
+        ("projected", volume.projected.is_some()),
+        ("quobyte", volume.quobyte.is_some()),
+        ("rbd", volume.rbd.is_some()),
+        ("scaleIO", volume.scale_io.is_some()),
+        ("secret", volume.secret.is_some()),
+        ("storageos", volume.storageos.is_some()),
+        ("vsphereVolume", volume.vsphere_volume.is_some()),
+    ];
+    all.into_iter().filter(|(_, is_set)| *is_set).map(|(field, _)| field)
+}
+
 fn check_source(at: &str, volume: &Volume, errors: &mut Vec<Invalid>) {
-    let written = serde_json::to_value(volume).unwrap_or_default();
-    let mut sources = written.as_object().into_iter().flatten().map(|(field, _)| field).filter(|field| *field != "name");
+    let mut sources = sources(volume);
     if sources.next().is_none() {
         errors.push(Invalid::required(at, "must specify a volume type"));
     }
@@ -187,8 +223,15 @@ fn projected(at: &str, source: &ProjectedVolumeSource, errors: &mut Vec<Invalid>
     mode(&format!("{at}.defaultMode"), source.default_mode, errors);
     for (index, one) in source.sources.iter().flatten().enumerate() {
         let at = format!("{at}.sources[{index}]");
-        let written = serde_json::to_value(one).unwrap_or_default();
-        match written.as_object().map_or(0, |fields| fields.len()) {
+        let set = [
+            one.cluster_trust_bundle.is_some(),
+            one.config_map.is_some(),
+            one.downward_api.is_some(),
+            one.pod_certificate.is_some(),
+            one.secret.is_some(),
+            one.service_account_token.is_some(),
+        ];
+        match set.into_iter().filter(|is_set| *is_set).count() {
             0 => errors.push(Invalid::required(&at, "must specify exactly one volume type")),
             1 => {}
             _ => errors.push(Invalid::forbidden(&at, "may not specify more than 1 volume type per source")),
@@ -301,6 +344,18 @@ mod tests {
         let mut errors = vec![];
         check("volumes", &volumes, &mut errors);
         errors.iter().map(|error| format!("{}: {}", error.field, error.message)).collect()
+    }
+
+    #[test]
+    fn every_field_but_the_name_is_a_source() {
+        let schema = schemars::schema_for!(Volume);
+        let fields: Vec<&String> =
+            schema.as_value()["properties"].as_object().unwrap().keys().filter(|name| *name != "name").collect();
+        assert!(fields.len() >= 30);
+        for field in fields {
+            let volume: Volume = serde_json::from_value(json!({"name": "v", field: {}})).unwrap();
+            assert_eq!(super::sources(&volume).collect::<Vec<_>>(), [field.as_str()]);
+        }
     }
 
     #[test]

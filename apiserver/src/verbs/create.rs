@@ -192,6 +192,7 @@ async fn check_namespace(target: &Target<'_>, name: &str) -> Result<(), Status> 
     }
     let namespace = find(&snapshot, &*namespaces, "", target.namespace)
         .ok_or_else(|| Status::not_found("", "namespaces", target.namespace))?;
+    stored::check_readable(namespace)?;
     if !is_terminating(namespace) {
         return Ok(());
     }
@@ -218,7 +219,9 @@ impl ApiServer {
     /// Whether the namespace is in the cache and not being deleted.
     pub fn has_namespace(&self, name: &str) -> bool {
         let Some(namespaces) = self.strategy("", "v1", "namespaces") else { return true };
-        find(&self.snapshot(), &*namespaces, "", name).is_some_and(|namespace| !is_terminating(namespace))
+        let snapshot = self.snapshot();
+        let namespace = find(&snapshot, &*namespaces, "", name);
+        namespace.is_some_and(|namespace| namespace.attributes.unreadable.is_none() && !is_terminating(namespace))
     }
 }
 

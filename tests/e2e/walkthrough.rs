@@ -53,8 +53,7 @@ fn typed(line: &str) -> String {
         return format!("timeout 8 {words}; [ $? = 124 ] || {{ echo GAVE UP; exit 1; }}\n");
     }
     if words.contains("exec -it") {
-        // Its input stays open until it has ended by itself.
-        return format!("script -qec {quoted} /dev/null < <(echo exit; exec sleep 60) || {{ echo GAVE UP: $?; exit 1; }}\n");
+        return format!("echo exit | script -qec {quoted} /dev/null || {{ echo GAVE UP: $?; exit 1; }}\n");
     }
     format!("echo $(date +%T.%N) {quoted}\nagain {quoted}\n")
 }
@@ -111,7 +110,7 @@ fn lines_for_a_person_are_typed_for_them() {
     );
     assert_eq!(
         typed("kubectl exec -it a -- sh"),
-        "script -qec 'kubectl exec -it a -- sh' /dev/null < <(echo exit; exec sleep 60) || { echo GAVE UP: $?; exit 1; }\n"
+        "echo exit | script -qec 'kubectl exec -it a -- sh' /dev/null || { echo GAVE UP: $?; exit 1; }\n"
     );
     assert_eq!(typed("echo 'a'"), "echo $(date +%T.%N) 'echo '\\''a'\\'''\nagain 'echo '\\''a'\\'''\n");
     assert!(POINTS.iter().all(|point| commands(*point).len() > 5));

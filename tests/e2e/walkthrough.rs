@@ -46,7 +46,7 @@ fn typed(line: &str) -> String {
     let words = line.split('#').next().unwrap_or_default().trim_end();
     let quoted = format!("'{}'", words.replace('\'', r"'\''"));
     if words.starts_with("while ") {
-        // Stops by itself at the first request that fails; `finish` looks whether it did.
+        // Stops by itself at the first request that fails; `FINISH` looks whether it did.
         return format!("({words}; date +%T.%N > $TMPDIR/client) & client=$!\n");
     }
     if words.ends_with(" -w") {

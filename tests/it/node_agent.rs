@@ -7,39 +7,20 @@ use http::{Request, Response, StatusCode};
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use hyper_util::rt::TokioIo;
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
+use rcgen::ExtendedKeyUsagePurpose;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use serde_json::json;
 use slipway_apiserver::Options;
 use slipway_apiserver::http::authenticate::User;
 use slipway_store::memory::Memory;
+use slipway_tests::authority::Authority;
 use slipway_tests::{Answer, TestServer};
 use std::sync::Arc;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
 const PODS: &str = "/api/v1/namespaces/default/pods";
-
-struct Authority(CertifiedIssuer<'static, KeyPair>);
-
-impl Authority {
-    fn new() -> Self {
-        let mut params = CertificateParams::new(vec![]).unwrap();
-        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        Authority(CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap())
-    }
-
-    fn pem(&self) -> String {
-        self.0.pem()
-    }
-
-    fn leaf(&self, name: &str) -> (String, String) {
-        let key = KeyPair::generate().unwrap();
-        let certificate = CertificateParams::new(vec![name.to_owned()]).unwrap().signed_by(&key, &self.0).unwrap();
-        (certificate.pem(), key.serialize_pem())
-    }
-}
 
 /// Answers a log request with its own URI, upgrades a stream that asks for SPDY, and refuses any other protocol.
 async fn answer(mut request: Request<Incoming>) -> Result<Response<Full<Bytes>>, hyper::Error> {
@@ -81,9 +62,9 @@ async fn answer(mut request: Request<Incoming>) -> Result<Response<Full<Bytes>>,
 
 /// An agent on a free port of the loopback.
 async fn agent(authority: &Authority) -> u16 {
-    let (certificate, key) = authority.leaf("127.0.0.1");
+    let (certificate, key) = authority.sign(&["127.0.0.1"], "node", &[], ExtendedKeyUsagePurpose::ServerAuth);
     let mut roots = rustls::RootCertStore::empty();
-    roots.add(CertificateDer::from_pem_slice(authority.pem().as_bytes()).unwrap()).unwrap();
+    roots.add(CertificateDer::from_pem_slice(authority.pem.as_bytes()).unwrap()).unwrap();
     let verifier = rustls::server::WebPkiClientVerifier::builder(Arc::new(roots)).build().unwrap();
     let config = rustls::ServerConfig::builder().with_client_cert_verifier(verifier).with_single_cert(
         vec![CertificateDer::from_pem_slice(certificate.as_bytes()).unwrap()],
@@ -111,8 +92,13 @@ async fn agent(authority: &Authority) -> u16 {
 async fn server(authority: &Authority, port: u16) -> TestServer {
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     let options = Options {
-        kubelet_client_identity: Some(authority.leaf("kube-apiserver-kubelet-client")),
-        kubelet_ca_pem: Some(authority.pem()),
+        kubelet_client_identity: Some(authority.sign(
+            &[],
+            "kube-apiserver-kubelet-client",
+            &[],
+            ExtendedKeyUsagePurpose::ClientAuth,
+        )),
+        kubelet_ca_pem: Some(authority.pem.clone()),
         ..Options::default()
     };
     let server = TestServer::start(Memory::new(), options).await;
@@ -141,7 +127,7 @@ async fn text(server: &TestServer, path: &str) -> (u16, String) {
 #[tokio::test]
 async fn a_log_is_what_the_agent_answers() {
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
-    let authority = Authority::new();
+    let authority = Authority::new("test-ca");
     let server = server(&authority, agent(&authority).await).await;
     let (code, log) = text(&server, &format!("{PODS}/a/log?follow=true&tailLines=5&sinceSeconds=9&pretty=x")).await;
     assert_eq!((code, log.as_str()), (200, "/containerLogs/default/a/main?follow=true&tailLines=5&sinceSeconds=9"));
@@ -157,9 +143,9 @@ async fn a_log_is_what_the_agent_answers() {
 #[tokio::test]
 async fn an_agent_must_prove_who_it_is() {
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
-    let impostor = Authority::new();
+    let impostor = Authority::new("impostor");
     let port = agent(&impostor).await;
-    let server = server(&Authority::new(), port).await;
+    let server = server(&Authority::new("test-ca"), port).await;
     let message = server.get(&format!("{PODS}/a/log")).await.expect_status(500, "InternalError");
     assert!(message.contains("the agent of node n1 could not be reached") && message.contains("certificate"), "{message}");
 }
@@ -171,8 +157,10 @@ async fn open(server: &TestServer, path: &str, protocol: &'static str) -> (u16, 
     let router = server.api.router().layer(axum::Extension(User::admin()));
     tokio::spawn(async move { axum::serve(listener, router).await });
     let mut stream = TcpStream::connect(address).await.unwrap();
+    // A WebSocket begins with a GET, what kubectl asks for SPDY with a POST.
+    let method = if protocol.contains("Sec-WebSocket") { "GET" } else { "POST" };
     let head = format!(
-        "GET {path} HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: {protocol}\r\nAuthorization: Bearer s\r\nContent-Length: 0\r\n\r\n"
+        "{method} {path} HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: {protocol}\r\nAuthorization: Bearer s\r\nContent-Length: 0\r\n\r\n"
     );
     stream.write_all(head.as_bytes()).await.unwrap();
     let mut answer = vec![];
@@ -188,7 +176,7 @@ async fn open(server: &TestServer, path: &str, protocol: &'static str) -> (u16, 
 #[tokio::test]
 async fn a_stream_is_joined_with_the_agent_byte_by_byte() {
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
-    let authority = Authority::new();
+    let authority = Authority::new("test-ca");
     let server = server(&authority, agent(&authority).await).await;
     let path = format!("{PODS}/a/exec?command=ls&command=-l&stdin=true&stdout=true&stderr=true&container=main");
     let (code, mut stream, head) = open(&server, &path, "SPDY/3.1").await;
@@ -234,7 +222,7 @@ async fn messages(server: &TestServer, path: &str) -> Vec<Vec<u8>> {
 #[tokio::test]
 async fn how_a_command_ended_is_told_once() {
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
-    let authority = Authority::new();
+    let authority = Authority::new("test-ca");
     let server = server(&authority, agent(&authority).await).await;
     let told = messages(&server, &format!("{PODS}/a/exec?command=true&stdout=true")).await;
     assert_eq!(told, [b"\x01".to_vec(), b"\x03{\"status\":\"Success\"}".to_vec()]);
@@ -243,7 +231,7 @@ async fn how_a_command_ended_is_told_once() {
 #[tokio::test]
 async fn a_refused_upgrade_comes_back_so_that_the_client_can_try_another() {
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
-    let authority = Authority::new();
+    let authority = Authority::new("test-ca");
     let server = server(&authority, agent(&authority).await).await;
     let (code, _, _) = open(&server, &format!("{PODS}/a/exec?command=ls&stdout=true"), "websocket").await;
     assert_eq!(code, 403);
@@ -258,7 +246,7 @@ async fn a_refused_upgrade_comes_back_so_that_the_client_can_try_another() {
 #[tokio::test]
 async fn a_node_is_asked_through_its_proxy() {
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
-    let authority = Authority::new();
+    let authority = Authority::new("test-ca");
     let port = agent(&authority).await;
     let server = server(&authority, port).await;
     let proxy = "/api/v1/nodes/n1/proxy";

@@ -73,7 +73,8 @@ async fn join(client: impl AsyncRead + AsyncWrite, runtime: impl AsyncRead + Asy
     }
 }
 
-/// Carries what comes until its end, and tells that end. Which of the two has failed is the same to both.
+/// Carries what comes until its end, and tells that end. Which of the two has failed is the same to both. (`tokio::io::copy`
+/// reads on while it writes, and gives up what it still holds when that fails.)
 async fn carry(from: &mut (impl AsyncRead + Unpin), to: &mut (impl AsyncWrite + Unpin)) {
     let mut buffer = vec![0; BUFFER_BYTES];
     while let Ok(length @ 1..) = from.read(&mut buffer).await {
@@ -132,6 +133,6 @@ mod tests {
     async fn a_runtime_that_does_not_end_is_left() {
         let ((client, client_end), (runtime_end, _runtime)) = (tokio::io::duplex(64), tokio::io::duplex(64));
         drop(client);
-        join(client_end, runtime_end).await;
+        tokio::time::timeout(2 * LINGER, join(client_end, runtime_end)).await.expect("it is not waited for");
     }
 }

@@ -160,7 +160,8 @@ async fn tunnel(client: OnUpgrade, backend: Upgraded) {
     }
 }
 
-/// Carries what comes until its end, and tells that end. Which of the two has failed is the same to both.
+/// Carries what comes until its end, and tells that end. Which of the two has failed is the same to both. (`tokio::io::copy`
+/// reads on while it writes, and gives up what it still holds when that fails.)
 async fn carry_bytes(from: &mut (impl AsyncRead + Unpin), to: &mut (impl AsyncWrite + Unpin)) {
     let mut buffer = vec![0; TUNNEL_BUFFER_BYTES];
     while let Ok(length @ 1..) = from.read(&mut buffer).await {
